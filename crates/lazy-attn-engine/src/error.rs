@@ -1,0 +1,57 @@
+//! The error of this crate.
+
+use lazy_attn_types::ParamError;
+
+/// Why a request was refused or ended early. Never touches another request.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// A parameter is outside its range.
+    #[error(transparent)]
+    Param(#[from] ParamError),
+    /// The prompt cannot be built.
+    #[error("{field}: {problem}")]
+    Invalid {
+        /// Path of the field, for example `parts[3]`.
+        field: String,
+        /// What is wrong, with the numbers, and what to do.
+        problem: String,
+    },
+    /// Prompt and output together are longer than the model's context.
+    #[error(
+        "the prompt has {prompt_tokens} tokens and {max_tokens} more were asked for, but the model's context is \
+         {max_context_tokens}; shorten the documents or lower stopping.max_tokens"
+    )]
+    ContextTooLong {
+        /// Tokens of the prompt.
+        prompt_tokens: u32,
+        /// Tokens asked for.
+        max_tokens: u32,
+        /// Longest context of the model.
+        max_context_tokens: u32,
+    },
+    /// Even an empty pool could not hold the request.
+    #[error(
+        "the request needs {needed_blocks} KV blocks but the pool has {total_blocks} ({missing} missing); shorten the \
+         documents, lower stopping.max_tokens or give the cache more memory",
+        missing = needed_blocks - total_blocks
+    )]
+    NeverFits {
+        /// Blocks the request needs.
+        needed_blocks: u32,
+        /// Blocks of the pool.
+        total_blocks: u32,
+    },
+    /// Too many requests wait already.
+    #[error("{waiting} requests are waiting, the most allowed; try again later or raise the queue bound")]
+    QueueFull {
+        /// Requests waiting.
+        waiting: usize,
+    },
+    /// The executor failed while this request was in its step.
+    #[error("{0}")]
+    Executor(String),
+    /// The engine has shut down.
+    #[error("the engine has shut down")]
+    ShutDown,
+}

@@ -1,0 +1,176 @@
+//! What a client asks and what it gets back, in the engine's own terms.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lazy_attn_types::{
+    AttentionMode, OutputParams, RequestId, SamplingParams, StopParams, TenantSalt, TokenId,
+};
+
+/// Text, or tokens that were made elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PartContent {
+    /// Tokenised alone; special tokens are parsed.
+    Text(String),
+    /// Used as they are, after a check against the vocabulary.
+    Tokens(Arc<[TokenId]>),
+}
+
+/// One part of a prompt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part {
+    /// Text: sees everything before it.
+    Text(PartContent),
+    /// A document: encoded alone in [`AttentionMode::Block`], reusable at any place.
+    Document(PartContent),
+}
+
+/// Whether a request reads and fills the document cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CacheUse {
+    /// Reuse what is resident and keep what is computed.
+    #[default]
+    ReadWrite,
+    /// Compute everything and keep nothing.
+    Bypass,
+}
+
+/// A request, not yet tokenised.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GenerateRequest {
+    /// The prompt, in order; the last part is text.
+    pub parts: Vec<Part>,
+    /// How documents are encoded.
+    pub attention: AttentionMode,
+    /// How tokens are chosen.
+    pub sampling: SamplingParams,
+    /// When a sequence ends.
+    pub stopping: StopParams,
+    /// What is reported besides the text.
+    pub output: OutputParams,
+    /// Use of the document cache.
+    pub cache: CacheUse,
+    /// Whose documents these are.
+    pub tenant: TenantSalt,
+}
+
+/// How one part of the prompt was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PartOutcome {
+    /// Its KV was resident.
+    Hit,
+    /// Another request was encoding it, and this one joined.
+    Joined,
+    /// This request computed it.
+    Miss,
+}
+
+/// Why a sequence ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FinishReason {
+    /// The model's end token, or a stop token of the request.
+    StopToken(TokenId),
+    /// A stop text of the request.
+    StopText(String),
+    /// `max_tokens` were generated.
+    Length,
+}
+
+/// A token with its log-probability (natural logarithm of the softmax of the raw logits).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TokenLogprob {
+    /// The token.
+    pub token: TokenId,
+    /// Its log-probability.
+    pub logprob: f32,
+}
+
+/// A generated token.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GeneratedToken {
+    /// The chosen token and its log-probability (the latter 0 unless log-probabilities were asked for).
+    pub chosen: TokenLogprob,
+    /// The most likely tokens, best first; as many as were asked for.
+    pub top: Vec<TokenLogprob>,
+}
+
+/// Tokens of a request, by how they came to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Tokens of the prompt.
+    pub prompt_tokens: u32,
+    /// Prompt tokens whose KV this request did not compute (resident or joined).
+    pub cached_prompt_tokens: u32,
+    /// Prompt tokens this request computed.
+    pub computed_prompt_tokens: u32,
+    /// Tokens generated, over all sequences.
+    pub completion_tokens: u32,
+    /// Document parts.
+    pub documents_total: u32,
+    /// Document parts whose KV was resident or joined.
+    pub documents_reused: u32,
+}
+
+/// Where the time of a request went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Timing {
+    /// From submission to the first step that ran work for it.
+    pub queue: Duration,
+    /// From submission to the first generated token.
+    pub time_to_first_token: Duration,
+    /// From the end of the queue to the first generated token.
+    pub prefill: Duration,
+    /// From the first generated token to the last.
+    pub decode: Duration,
+}
+
+/// What a request's stream carries, in this order: one `Started`, any number of `Delta`, one `Finished` per sequence,
+/// one `Done`; or one `Failed`, which ends the stream.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// The request was admitted.
+    Started {
+        /// Its id in this engine.
+        request: RequestId,
+        /// One entry per part of the prompt.
+        parts: Vec<ResolvedPart>,
+        /// The seed of sequence 0.
+        seed: u64,
+    },
+    /// Text of a sequence; tokens whose bytes are not yet whole characters come with the text that completes them.
+    Delta {
+        /// Index of the sequence, below `n`.
+        index: u32,
+        /// New text, possibly empty.
+        text: String,
+        /// New tokens.
+        tokens: Vec<GeneratedToken>,
+    },
+    /// A sequence ended.
+    Finished {
+        /// Index of the sequence, below `n`.
+        index: u32,
+        /// Why.
+        reason: FinishReason,
+    },
+    /// All sequences ended.
+    Done {
+        /// Tokens of the request.
+        usage: Usage,
+        /// Its time.
+        timing: Timing,
+    },
+    /// The request failed; no other request is touched.
+    Failed(crate::EngineError),
+}
+
+/// A part of the prompt after tokenisation and lookup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResolvedPart {
+    /// Its length.
+    pub num_tokens: u32,
+    /// Hexadecimal content key for a document, empty for text.
+    pub document_key: String,
+    /// How it was found.
+    pub outcome: PartOutcome,
+}

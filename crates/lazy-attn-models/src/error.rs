@@ -1,0 +1,41 @@
+//! The error of this crate.
+
+use std::path::PathBuf;
+
+/// Why a model could not be loaded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModelError {
+    /// A file could not be read.
+    #[error("cannot read {path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file is not what it claims to be.
+    #[error("{path}: {problem}")]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with the numbers, and what to do.
+        problem: String,
+    },
+    /// A config key is missing, unknown or has a value this engine cannot run exactly.
+    #[error("config key `{key}`: {problem}")]
+    Config {
+        /// The key.
+        key: String,
+        /// What is wrong and what would work.
+        problem: String,
+    },
+    /// A tensor is missing or does not fit the config.
+    #[error("tensor `{name}`: {problem}")]
+    Tensor {
+        /// Its Hugging Face name.
+        name: String,
+        /// What is wrong.
+        problem: String,
+    },
+}

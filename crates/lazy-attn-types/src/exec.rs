@@ -1,0 +1,250 @@
+//! The contract between the control plane and the data plane.
+//!
+//! The control plane flattens a step into [`StepInput`]; an [`Executor`] runs it and returns [`StepOutput`]. Neither
+//! side knows more of the other than these arrays.
+
+use crate::{BlockId, BlockSize, Fingerprint, Position, TokenId};
+
+/// Identity of a segment's physical storage: views with equal handles read the same blocks, whatever their start.
+/// Planners group by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SegmentHandle(pub u64);
+
+/// A segment as one run sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SegmentView {
+    /// Which storage it is.
+    pub handle: SegmentHandle,
+    /// First entry of its block list in [`StepInput::block_ids`].
+    pub first_block: u32,
+    /// Entries of its block list.
+    pub num_blocks: u32,
+    /// Valid tokens, those written in this step included.
+    pub num_tokens: u32,
+    /// Logical position of its token 0 in this run's context.
+    pub start: Position,
+}
+
+/// Contiguous tokens of one segment, run in one context.
+///
+/// The last segment of the run is the one its tokens are written to: token `first_token + t` is that segment's token
+/// `first_local + t`, at position `start + first_local + t`. It sees every token of the earlier segments, and its own
+/// segment up to itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run {
+    /// First entry in [`StepInput::tokens`].
+    pub first_token: u32,
+    /// Tokens of the run, at least one.
+    pub num_tokens: u32,
+    /// First entry in [`StepInput::segments`].
+    pub first_segment: u32,
+    /// Segments of the context, at least one.
+    pub num_segments: u32,
+    /// Index of the run's first token inside the last segment.
+    pub first_local: u32,
+}
+
+/// Everything one step needs, flat.
+///
+/// In every layer all keys and values of the step are written before any is read, so a run may read a segment that
+/// another run of the same step completes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StepInput {
+    /// Tokens of all runs, back to back in the order of `runs`.
+    pub tokens: Vec<TokenId>,
+    /// The runs; their token ranges tile `tokens`.
+    pub runs: Vec<Run>,
+    /// Segment views of all runs.
+    pub segments: Vec<SegmentView>,
+    /// Block lists of all segments; views of one handle may share their range.
+    pub block_ids: Vec<BlockId>,
+    /// Entries of `tokens` whose logits are wanted, ascending.
+    pub output_tokens: Vec<u32>,
+}
+
+impl StepInput {
+    /// The segment views of `run`.
+    #[must_use]
+    pub fn segments_of(&self, run: &Run) -> &[SegmentView] {
+        &self.segments[run.first_segment as usize..][..run.num_segments as usize]
+    }
+
+    /// The block list of `view`.
+    #[must_use]
+    pub fn blocks_of(&self, view: &SegmentView) -> &[BlockId] {
+        &self.block_ids[view.first_block as usize..][..view.num_blocks as usize]
+    }
+
+    /// Checks that every range and id lies inside its array; an executor calls it before touching memory.
+    ///
+    /// # Errors
+    /// [`ExecError::InvalidStep`] naming the first thing that does not fit.
+    pub fn validate(&self, info: &ExecutorInfo) -> Result<(), ExecError> {
+        let mut next_token = 0u64;
+        for (index, run) in self.runs.iter().enumerate() {
+            let invalid = |what: &str| Err(ExecError::InvalidStep(format!("run {index}: {what}")));
+            if u64::from(run.first_token) != next_token || run.num_tokens == 0 {
+                return invalid("its tokens do not follow the last run's");
+            }
+            next_token += u64::from(run.num_tokens);
+            let segments_end = u64::from(run.first_segment) + u64::from(run.num_segments);
+            if run.num_segments == 0 || segments_end > self.segments.len() as u64 {
+                return invalid("its segments lie outside the list");
+            }
+            self.validate_views(index, run, info)?;
+        }
+        let tokens_fit = next_token == self.tokens.len() as u64
+            && self.tokens.iter().all(|token| token.0 < info.vocab_size)
+            && self.output_tokens.iter().all(|&token| u64::from(token) < next_token)
+            && self.output_tokens.is_sorted();
+        if !tokens_fit {
+            return Err(ExecError::InvalidStep("a token or output lies outside its range".into()));
+        }
+        Ok(())
+    }
+
+    fn validate_views(&self, index: usize, run: &Run, info: &ExecutorInfo) -> Result<(), ExecError> {
+        let views = self.segments_of(run);
+        for (entry, view) in views.iter().enumerate() {
+            let blocks_end = u64::from(view.first_block) + u64::from(view.num_blocks);
+            let capacity = u64::from(view.num_blocks) * u64::from(info.block_size.get());
+            let fits = blocks_end <= self.block_ids.len() as u64
+                && u64::from(view.num_tokens) <= capacity
+                && u64::from(view.start.0) + u64::from(view.num_tokens) <= u64::from(Position::MAX.0)
+                && self.blocks_of(view).iter().all(|block| block.0 < info.num_blocks);
+            if !fits {
+                return Err(ExecError::InvalidStep(format!(
+                    "run {index}: segment {entry} lies outside the pool"
+                )));
+            }
+        }
+        let own = views[views.len() - 1];
+        if u64::from(run.first_local) + u64::from(run.num_tokens) > u64::from(own.num_tokens) {
+            return Err(ExecError::InvalidStep(format!("run {index}: it writes past its segment")));
+        }
+        Ok(())
+    }
+}
+
+/// What a step returns.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct StepOutput {
+    /// `[output_tokens.len(), vocab_size]`, row-major, float32.
+    pub logits: Vec<f32>,
+}
+
+impl StepOutput {
+    /// The logits of entry `index` of `output_tokens`.
+    #[must_use]
+    pub fn row(&self, index: usize, vocab_size: u32) -> &[f32] {
+        &self.logits[index * vocab_size as usize..][..vocab_size as usize]
+    }
+}
+
+/// Sizes and identity of an executor, fixed for its life.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ExecutorInfo {
+    /// Logits per row.
+    pub vocab_size: u32,
+    /// Blocks of its KV store; ids are `0..num_blocks`.
+    pub num_blocks: u32,
+    /// Tokens per block.
+    pub block_size: BlockSize,
+    /// Bytes of keys and values per token: 2 x layers x KV heads x head_dim x element size.
+    pub kv_bytes_per_token: u64,
+    /// Most tokens one step may run.
+    pub max_step_tokens: u32,
+    /// Longest context (prompt and output) the model was made for.
+    pub max_context_tokens: u32,
+    /// Weights, config and KV dtype, as far as they decide what a segment's KV is.
+    pub fingerprint: Fingerprint,
+}
+
+/// Why a step did not run.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExecError {
+    /// The control plane broke the contract; a bug, not bad input.
+    #[error("invalid step: {0}; this is a bug in the engine, please report it")]
+    InvalidStep(String),
+    /// The device or a kernel failed.
+    #[error("the executor failed: {0}")]
+    Failed(String),
+}
+
+/// Runs steps. Owns weights and KV store; knows nothing of requests, documents or tenants.
+pub trait Executor: Send {
+    /// Sizes and identity.
+    fn info(&self) -> &ExecutorInfo;
+
+    /// Writes the KV of every token of `input`, and returns the logits of `input.output_tokens`.
+    ///
+    /// # Errors
+    /// [`ExecError`]; the blocks the step would have written hold nothing valid afterwards.
+    fn execute(&mut self, input: &StepInput) -> Result<StepOutput, ExecError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn info() -> ExecutorInfo {
+        ExecutorInfo {
+            vocab_size: 10,
+            num_blocks: 4,
+            block_size: BlockSize::DEFAULT,
+            kv_bytes_per_token: 8,
+            max_step_tokens: 64,
+            max_context_tokens: 128,
+            fingerprint: Fingerprint([0; 32]),
+        }
+    }
+
+    fn step() -> StepInput {
+        let view = SegmentView {
+            handle: SegmentHandle(1),
+            first_block: 0,
+            num_blocks: 1,
+            num_tokens: 2,
+            start: Position(0),
+        };
+        StepInput {
+            tokens: vec![TokenId(1), TokenId(2)],
+            runs: vec![Run {
+                first_token: 0,
+                num_tokens: 2,
+                first_segment: 0,
+                num_segments: 1,
+                first_local: 0,
+            }],
+            segments: vec![view],
+            block_ids: vec![BlockId(3)],
+            output_tokens: vec![1],
+        }
+    }
+
+    #[test]
+    fn a_step_inside_its_arrays_is_valid() {
+        step().validate(&info()).unwrap();
+    }
+
+    #[test]
+    fn every_way_out_of_an_array_is_refused() {
+        let breaks: [fn(&mut StepInput); 9] = [
+            |s| s.tokens[0] = TokenId(10),
+            |s| s.runs[0].first_token = 1,
+            |s| s.runs[0].num_tokens = 0,
+            |s| s.runs[0].num_segments = 2,
+            |s| s.segments[0].num_blocks = 2,
+            |s| s.segments[0].num_tokens = 17,
+            |s| s.block_ids[0] = BlockId(4),
+            |s| s.output_tokens = vec![2],
+            |s| s.runs[0].first_local = 1,
+        ];
+        for (index, change) in breaks.into_iter().enumerate() {
+            let mut broken = step();
+            change(&mut broken);
+            assert!(broken.validate(&info()).is_err(), "case {index} passed");
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! Ids, units, segments, sampling parameters and the executor contract of the LazyAttention engine.
+//!
+//! This crate is the vocabulary every other crate speaks; it holds no algorithm beyond validation and hashing.
+//! Reading order:
+//!
+//! * [`ids`]: opaque ids and units (tokens, blocks, positions) as newtypes.
+//! * [`segment`]: what a context is made of, and the content keys under which its KV is stored.
+//! * [`sampling`]: how tokens are chosen and when a sequence ends.
+//! * [`vocab`]: what a model file says about its tokenizer, as plain data.
+//! * [`exec`]: the contract between the control plane and the data plane.
+
+pub mod exec;
+pub mod ids;
+pub mod sampling;
+pub mod segment;
+pub mod vocab;
+
+pub use exec::{ExecError, Executor, ExecutorInfo, Run, SegmentHandle, SegmentView, StepInput, StepOutput};
+pub use ids::{BlockId, BlockSize, Position, RequestId, SequenceId, Timestamp, TokenId};
+pub use sampling::{OutputParams, ParamError, SamplingParams, StopParams};
+pub use segment::{
+    AttentionMode, Context, ContextBuilder, Fingerprint, KeySpace, Segment, SegmentKey, SegmentKind,
+    TenantSalt,
+};
+pub use vocab::{BpeVocab, SpecialTokens, TokenizerSource};
