@@ -1,0 +1,204 @@
+//! The forward pass.
+
+use lazy_attn_types::{AttentionMode, SegmentKind, TokenId};
+
+use super::{OracleConfig, OracleWeights, rope};
+use crate::part::{Part, Placed, Spot, place, sees, spots};
+
+/// A decoder with its weights.
+#[derive(Debug, Clone)]
+pub struct Oracle {
+    /// What it is.
+    pub config: OracleConfig,
+    /// Its tensors.
+    pub weights: OracleWeights,
+}
+
+/// One token of a greedy continuation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GreedyStep {
+    /// The token with the largest logit.
+    pub token: TokenId,
+    /// How far its logit is above the second largest.
+    pub margin: f64,
+    /// All logits it was chosen from.
+    pub logits: Vec<f64>,
+}
+
+/// One row per token.
+type Rows = Vec<Vec<f64>>;
+
+impl Oracle {
+    /// Logits of the token that follows `parts`, placed back to back from position 0.
+    #[must_use]
+    pub fn forward(&self, parts: &[Part], mode: AttentionMode) -> Vec<f64> {
+        self.forward_placed(&place(parts, mode))
+    }
+
+    /// Logits of the token that follows `context`.
+    ///
+    /// # Panics
+    /// If the context is empty or a token lies outside the vocabulary.
+    #[must_use]
+    pub fn forward_placed(&self, context: &[Placed]) -> Vec<f64> {
+        let spots = spots(context);
+        assert!(!spots.is_empty(), "a context has at least one token");
+        let embedding = &self.weights.get("model.embed_tokens.weight").data;
+        let width = self.config.hidden_size;
+        let mut hidden: Rows =
+            spots.iter().map(|spot| embedding[spot.token.0 as usize * width..][..width].to_vec()).collect();
+        let mask = self.mask(&spots);
+        for layer in 0..self.config.num_layers {
+            self.layer(&format!("model.layers.{layer}"), &spots, &mask, &mut hidden);
+        }
+        let last = self.norm("model.norm.weight", &hidden[hidden.len() - 1]);
+        let head = if self.config.tied_head { "model.embed_tokens" } else { "lm_head" };
+        self.linear(head, false, &last)
+    }
+
+    /// Continues `parts` by `num_tokens` greedy tokens, recomputing everything for each.
+    #[must_use]
+    pub fn greedy(&self, parts: &[Part], mode: AttentionMode, num_tokens: usize) -> Vec<GreedyStep> {
+        let mut context = place(parts, mode);
+        let mut steps = Vec::with_capacity(num_tokens);
+        for _ in 0..num_tokens {
+            let logits = self.forward_placed(&context);
+            let token = argmax(&logits);
+            let runner_up = logits.iter().enumerate().filter(|&(id, _)| id != token);
+            let second = runner_up.map(|(_, &logit)| logit).fold(f64::NEG_INFINITY, f64::max);
+            let margin = logits[token] - second;
+            let token = TokenId(token as u32);
+            append(&mut context, token);
+            steps.push(GreedyStep { token, margin, logits });
+        }
+        steps
+    }
+
+    /// `mask[reader][key]`: whether the reader sees the key.
+    fn mask(&self, spots: &[Spot]) -> Vec<Vec<bool>> {
+        let window = self.config.sliding_window;
+        spots.iter().map(|q| spots.iter().map(|k| sees(q, k, window)).collect()).collect()
+    }
+
+    fn layer(&self, prefix: &str, spots: &[Spot], mask: &[Vec<bool>], hidden: &mut Rows) {
+        let c = &self.config;
+        let normed = self.norm_rows(&format!("{prefix}.input_layernorm.weight"), hidden);
+        let project = |name: &str| -> Rows {
+            let name = format!("{prefix}.self_attn.{name}_proj");
+            normed.iter().map(|row| self.linear(&name, c.bias.qkv, row)).collect()
+        };
+        let (mut q, mut k, v) = (project("q"), project("k"), project("v"));
+        self.norm_and_rotate(&format!("{prefix}.self_attn.q_norm.weight"), spots, &mut q);
+        self.norm_and_rotate(&format!("{prefix}.self_attn.k_norm.weight"), spots, &mut k);
+        for (reader, row) in hidden.iter_mut().enumerate() {
+            let mixed = self.attend(&q[reader], &k, &v, &mask[reader]);
+            let out = self.linear(&format!("{prefix}.self_attn.o_proj"), c.bias.output, &mixed);
+            add(row, &out);
+        }
+        let normed = self.norm_rows(&format!("{prefix}.post_attention_layernorm.weight"), hidden);
+        for (row, input) in hidden.iter_mut().zip(&normed) {
+            let gate = self.linear(&format!("{prefix}.mlp.gate_proj"), c.bias.mlp, input);
+            let up = self.linear(&format!("{prefix}.mlp.up_proj"), c.bias.mlp, input);
+            let inner: Vec<f64> = gate.iter().zip(up).map(|(&g, u)| g / (1.0 + (-g).exp()) * u).collect();
+            add(row, &self.linear(&format!("{prefix}.mlp.down_proj"), c.bias.mlp, &inner));
+        }
+    }
+
+    fn norm_and_rotate(&self, norm_name: &str, spots: &[Spot], rows: &mut Rows) {
+        let rope = &self.config.rope;
+        let frequencies = rope::frequencies(rope);
+        for (row, spot) in rows.iter_mut().zip(spots) {
+            for head in row.chunks_exact_mut(self.config.head_dim) {
+                if self.config.qk_norm {
+                    let normed = self.norm(norm_name, head);
+                    head.copy_from_slice(&normed);
+                }
+                rope::rotate(rope, &frequencies, spot.position, head);
+            }
+        }
+    }
+
+    /// Plain softmax attention of one token over all keys its mask row shows, every head.
+    fn attend(&self, q: &[f64], k: &Rows, v: &Rows, mask: &[bool]) -> Vec<f64> {
+        let c = &self.config;
+        let group = c.num_q_heads / c.num_kv_heads;
+        let scale = 1.0 / (c.head_dim as f64).sqrt();
+        let mut out = vec![0.0; c.num_q_heads * c.head_dim];
+        for (head, out) in out.chunks_exact_mut(c.head_dim).enumerate() {
+            let q = &q[head * c.head_dim..][..c.head_dim];
+            let own = head / group * c.head_dim;
+            let keys: Vec<usize> = (0..k.len()).filter(|&key| mask[key]).collect();
+            let scores: Vec<f64> =
+                keys.iter().map(|&key| scale * dot(q, &k[key][own..][..c.head_dim])).collect();
+            let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let weights: Vec<f64> = scores.iter().map(|score| (score - max).exp()).collect();
+            let total: f64 = weights.iter().sum();
+            for (&key, weight) in keys.iter().zip(&weights) {
+                for (out, value) in out.iter_mut().zip(&v[key][own..][..c.head_dim]) {
+                    *out += weight / total * value;
+                }
+            }
+        }
+        out
+    }
+
+    fn norm_rows(&self, name: &str, rows: &Rows) -> Rows {
+        rows.iter().map(|row| self.norm(name, row)).collect()
+    }
+
+    fn norm(&self, name: &str, row: &[f64]) -> Vec<f64> {
+        let mean_square = dot(row, row) / row.len() as f64;
+        let scale = 1.0 / (mean_square + self.config.rms_eps).sqrt();
+        row.iter().zip(&self.weights.get(name).data).map(|(x, w)| x * scale * w).collect()
+    }
+
+    /// `W x (+ b)` for the projection `name` (without `.weight`).
+    fn linear(&self, name: &str, has_bias: bool, input: &[f64]) -> Vec<f64> {
+        let weight = self.weights.get(&format!("{name}.weight"));
+        assert_eq!(weight.shape[1], input.len(), "{name}: the input is as wide as the weight");
+        let mut out: Vec<f64> = weight.data.chunks_exact(input.len()).map(|row| dot(row, input)).collect();
+        if has_bias {
+            add(&mut out, &self.weights.get(&format!("{name}.bias")).data);
+        }
+        out
+    }
+}
+
+/// Appends a generated token: it belongs to the text at the end, or opens one behind a document.
+pub(crate) fn append(context: &mut Vec<Placed>, token: TokenId) {
+    let (kind, end) = match context.last() {
+        Some(last) => (Some(last.kind), last.start + last.tokens.len() as u32),
+        None => (None, 0),
+    };
+    if kind != Some(SegmentKind::Text) {
+        context.push(Placed { kind: SegmentKind::Text, tokens: Vec::new(), start: end });
+    }
+    if let Some(tail) = context.last_mut() {
+        tail.tokens.push(token);
+    }
+}
+
+/// Index of the largest logit, the first of equals.
+#[must_use]
+pub fn argmax(logits: &[f64]) -> usize {
+    top(logits, 1)[0]
+}
+
+/// Indices of the `count` largest logits, largest first, the first of equals first.
+#[must_use]
+pub fn top(logits: &[f64], count: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..logits.len()).collect();
+    order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
+    order.truncate(count);
+    order
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(x, y)| x * y).sum()
+}
+
+fn add(into: &mut [f64], more: &[f64]) {
+    for (x, y) in into.iter_mut().zip(more) {
+        *x += y;
+    }
+}
