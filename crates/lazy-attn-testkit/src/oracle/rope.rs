@@ -1,6 +1,6 @@
 //! Rotary frequencies and rotation, from the published formulas.
 
-use std::f64::consts::{LN_10, TAU};
+use std::f64::consts::TAU;
 
 use super::config::{Pairing, Rope, RopeKind};
 
@@ -42,8 +42,7 @@ fn scaled(rope: &Rope, pair: usize, plain: f64) -> f64 {
 
 /// The (fractional) pair that makes `turns` turns over `context` positions.
 fn pair_of_turns(rope: &Rope, context: f64, turns: f64) -> f64 {
-    let log10 = |x: f64| x.ln() / LN_10;
-    rope.rotary_dim as f64 * log10(context / (turns * TAU)) / (2.0 * log10(rope.theta))
+    rope.rotary_dim as f64 * (context / (turns * TAU)).ln() / (2.0 * rope.theta.ln())
 }
 
 /// Rotates one head in place to `position`, from frequencies made by [`frequencies`].
