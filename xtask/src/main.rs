@@ -1,0 +1,44 @@
+//! The project's own tool: `cargo xtask ci` runs every check, the other commands run one part of the work.
+//!
+//! * [`ci`]: the stages of a full check, with a headline and a time each.
+//! * [`tidy`]: the rules of ARCHITECTURE.md and STYLE.md that a machine can check.
+//! * [`bench`]: the CPU benches as one table.
+//! * [`kernels`]: compiles the CUDA sources where a compiler is found.
+//! * [`shell`]: how the others run commands.
+
+use clap::{Parser, Subcommand};
+
+mod bench;
+mod ci;
+mod kernels;
+mod shell;
+mod tidy;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Checks, benches and builds of the LazyAttention workspace")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs every check; stops at the first stage that fails.
+    Ci(ci::CiArguments),
+    /// Checks the rules of ARCHITECTURE.md and STYLE.md that a machine can check.
+    Tidy,
+    /// Runs benches and prints them as one table.
+    Bench(bench::BenchArguments),
+    /// Compiles `kernels/`, where nvcc is found.
+    Kernels(kernels::KernelArguments),
+}
+
+fn main() -> anyhow::Result<()> {
+    let root = shell::workspace_root()?;
+    match Arguments::parse().command {
+        Command::Ci(arguments) => ci::run(&root, &arguments),
+        Command::Tidy => tidy::run(&root),
+        Command::Bench(arguments) => bench::run(&root, &arguments),
+        Command::Kernels(arguments) => kernels::run(&root, &arguments),
+    }
+}
