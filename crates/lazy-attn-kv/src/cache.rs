@@ -1,0 +1,250 @@
+//! The content-addressed store over the pool.
+
+use std::collections::HashMap;
+
+use lazy_attn_types::{BlockSize, SegmentHandle, SegmentKey, Timestamp};
+
+use crate::entry::{Address, Entry};
+use crate::policy::EvictionQueue;
+use crate::stats::Counters;
+use crate::{
+    BlockPool, EvictionPolicy, FillState, Found, KvError, Scope, SegmentInfo, SegmentRef, TailLease,
+};
+
+/// Sizes of a cache, fixed for its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KvConfig {
+    /// Blocks of the pool.
+    pub num_blocks: u32,
+    /// Tokens per block.
+    pub block_size: BlockSize,
+    /// Bytes of keys and values per token, for the statistics.
+    pub kv_bytes_per_token: u64,
+    /// Who is evicted.
+    pub policy: EvictionPolicy,
+}
+
+/// Owns every KV block and knows every resident segment.
+///
+/// A segment is filled once and then immutable; references keep it resident, and after the last one it stays as cache
+/// until its blocks are needed. `free + cached + leased = total` blocks at any time.
+#[derive(Debug)]
+pub struct KvCache {
+    pub(crate) config: KvConfig,
+    pub(crate) pool: BlockPool,
+    pub(crate) entries: HashMap<SegmentHandle, Entry>,
+    pub(crate) by_address: HashMap<Address, SegmentHandle>,
+    pub(crate) queue: EvictionQueue,
+    pub(crate) counters: Counters,
+    next_handle: u64,
+}
+
+impl KvCache {
+    /// An empty cache.
+    #[must_use]
+    pub fn new(config: KvConfig) -> KvCache {
+        KvCache {
+            config,
+            pool: BlockPool::new(config.num_blocks),
+            entries: HashMap::new(),
+            by_address: HashMap::new(),
+            queue: EvictionQueue::new(config.policy),
+            counters: Counters::default(),
+            next_handle: 0,
+        }
+    }
+
+    /// Its sizes.
+    #[must_use]
+    pub fn config(&self) -> &KvConfig {
+        &self.config
+    }
+
+    /// The segment `key`, if it is resident or being filled; changes nothing.
+    #[must_use]
+    pub fn lookup(&self, scope: Scope, key: SegmentKey) -> Option<SegmentInfo> {
+        self.by_address.get(&(scope, key)).map(|&handle| self.segment(handle))
+    }
+
+    /// The segment behind `handle`.
+    ///
+    /// # Panics
+    /// If no reference keeps `handle` resident.
+    #[must_use]
+    pub fn segment(&self, handle: SegmentHandle) -> SegmentInfo {
+        let entry = self.entry(handle);
+        SegmentInfo {
+            handle,
+            num_tokens: entry.num_tokens,
+            state: entry.state,
+            blocks: entry.lease.blocks().clone(),
+        }
+    }
+
+    /// Takes a reference to a segment that is resident or being filled.
+    pub fn acquire(&mut self, scope: Scope, key: SegmentKey, now: Timestamp) -> Option<(SegmentRef, Found)> {
+        let handle = *self.by_address.get(&(scope, key))?;
+        Some(self.acquire_handle(handle, now))
+    }
+
+    pub(crate) fn acquire_handle(&mut self, handle: SegmentHandle, now: Timestamp) -> (SegmentRef, Found) {
+        self.leave_queue(handle);
+        let entry = self.entry_mut(handle);
+        let num_cached = if entry.is_cached() { entry.lease.num_blocks() } else { 0 };
+        entry.touch(now);
+        let found = match entry.state {
+            FillState::Complete => Found::Hit,
+            FillState::Filling { .. } => Found::Joined,
+        };
+        self.counters.cached_blocks -= num_cached;
+        self.counters.count(found);
+        (SegmentRef { handle }, found)
+    }
+
+    /// Records that `num_tokens` more tokens of a filling segment are written; at its length it is complete.
+    ///
+    /// # Panics
+    /// If the segment is complete already or would grow past its length: a bug of the caller.
+    pub fn mark_computed(&mut self, handle: SegmentHandle, num_tokens: u32) -> FillState {
+        let entry = self.entry_mut(handle);
+        let FillState::Filling { computed } = entry.state else {
+            unreachable!("{handle:?} is complete: a complete segment is immutable");
+        };
+        let computed = computed + num_tokens;
+        assert!(computed <= entry.num_tokens, "{handle:?} is filled past its {} tokens", entry.num_tokens);
+        let is_complete = computed == entry.num_tokens;
+        entry.state = if is_complete { FillState::Complete } else { FillState::Filling { computed } };
+        entry.state
+    }
+
+    /// Forgets what a filling segment holds, after its blocks were spoilt; its references stay.
+    ///
+    /// # Panics
+    /// If the segment is complete: others may be reading it.
+    pub fn restart(&mut self, handle: SegmentHandle) {
+        let entry = self.entry_mut(handle);
+        assert!(
+            entry.state != FillState::Complete,
+            "{handle:?} is complete: a complete segment is immutable"
+        );
+        entry.state = FillState::Filling { computed: 0 };
+    }
+
+    /// Gives a reference back. After the last one a complete shared segment stays as cache; a half-filled or private
+    /// one is dropped.
+    pub fn release(&mut self, reference: SegmentRef, now: Timestamp) {
+        let handle = reference.handle;
+        let entry = self.entry_mut(handle);
+        assert!(entry.num_refs > 0, "{handle:?} is released once per reference");
+        entry.num_refs -= 1;
+        entry.last_use = now;
+        if entry.num_refs > 0 {
+            return;
+        }
+        let is_kept = entry.state == FillState::Complete && entry.address.0 == Scope::Shared;
+        if is_kept {
+            self.counters.cached_blocks += self.entry(handle).lease.num_blocks();
+            self.enter_queue(handle);
+        } else {
+            self.drop_entry(handle);
+        }
+    }
+
+    /// Gives a tail back.
+    pub fn release_tail(&mut self, tail: TailLease) {
+        self.counters.tail_blocks -= tail.lease.num_blocks();
+        self.pool.release(tail.lease);
+    }
+
+    /// Keeps a complete shared segment from eviction until it is unpinned as often as pinned.
+    ///
+    /// # Errors
+    /// [`KvError::NotResident`] unless it is resident and complete.
+    pub fn pin(&mut self, key: SegmentKey) -> Result<(), KvError> {
+        let handle = self.by_address.get(&(Scope::Shared, key)).copied();
+        let complete = handle.filter(|&handle| self.entry(handle).state == FillState::Complete);
+        let handle = complete.ok_or(KvError::NotResident { key })?;
+        self.leave_queue(handle);
+        let entry = self.entry_mut(handle);
+        entry.num_pins += 1;
+        if entry.num_pins == 1 {
+            self.counters.pinned_blocks += self.entry(handle).lease.num_blocks();
+        }
+        Ok(())
+    }
+
+    /// Takes one pin away.
+    ///
+    /// # Errors
+    /// [`KvError::NotPinned`] if there is none.
+    pub fn unpin(&mut self, key: SegmentKey) -> Result<(), KvError> {
+        let handle = self.by_address.get(&(Scope::Shared, key)).copied();
+        let pinned = handle.filter(|&handle| self.entry(handle).num_pins > 0);
+        let handle = pinned.ok_or(KvError::NotPinned { key })?;
+        let entry = self.entry_mut(handle);
+        entry.num_pins -= 1;
+        if entry.num_pins == 0 {
+            self.counters.pinned_blocks -= self.entry(handle).lease.num_blocks();
+            self.enter_queue(handle);
+        }
+        Ok(())
+    }
+
+    /// Evicts the first victim; the caller knows there is one.
+    pub(crate) fn evict_one(&mut self) {
+        let victim = self.queue.pop();
+        assert!(victim.is_some(), "a granted reservation finds enough evictable segments");
+        if let Some(handle) = victim {
+            self.entry_mut(handle).rank = None;
+            self.counters.evictions += 1;
+            let num_blocks = self.entry(handle).lease.num_blocks();
+            self.counters.cached_blocks -= num_blocks;
+            self.counters.evictable_blocks -= num_blocks;
+            self.drop_entry(handle);
+        }
+    }
+
+    pub(crate) fn new_handle(&mut self) -> SegmentHandle {
+        self.next_handle += 1;
+        SegmentHandle(self.next_handle)
+    }
+
+    pub(crate) fn entry(&self, handle: SegmentHandle) -> &Entry {
+        match self.entries.get(&handle) {
+            Some(entry) => entry,
+            None => unreachable!("{handle:?} is resident while someone refers to it"),
+        }
+    }
+
+    fn entry_mut(&mut self, handle: SegmentHandle) -> &mut Entry {
+        match self.entries.get_mut(&handle) {
+            Some(entry) => entry,
+            None => unreachable!("{handle:?} is resident while someone refers to it"),
+        }
+    }
+
+    fn drop_entry(&mut self, handle: SegmentHandle) {
+        if let Some(entry) = self.entries.remove(&handle) {
+            assert!(entry.num_refs == 0 && entry.num_pins == 0, "{handle:?} is dropped while it is in use");
+            self.by_address.remove(&entry.address);
+            self.pool.release(entry.lease);
+        }
+    }
+
+    fn enter_queue(&mut self, handle: SegmentHandle) {
+        let entry = self.entry(handle);
+        if entry.is_evictable() {
+            let worth = entry.worth();
+            self.counters.evictable_blocks += worth.num_blocks;
+            let rank = self.queue.push(handle, worth);
+            self.entry_mut(handle).rank = Some(rank);
+        }
+    }
+
+    fn leave_queue(&mut self, handle: SegmentHandle) {
+        if let Some(rank) = self.entry_mut(handle).rank.take() {
+            self.queue.remove(rank);
+            self.counters.evictable_blocks -= self.entry(handle).lease.num_blocks();
+        }
+    }
+}

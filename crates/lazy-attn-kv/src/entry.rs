@@ -1,0 +1,50 @@
+//! A resident segment, as the cache keeps it.
+
+use lazy_attn_types::{SegmentKey, Timestamp};
+
+use crate::policy::{Rank, Worth};
+use crate::{BlockLease, FillState, RecomputeCost, Scope};
+
+/// What a segment is found by.
+pub(crate) type Address = (Scope, SegmentKey);
+
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) address: Address,
+    pub(crate) lease: BlockLease,
+    pub(crate) num_tokens: u32,
+    pub(crate) state: FillState,
+    pub(crate) num_refs: u32,
+    pub(crate) num_pins: u32,
+    pub(crate) num_uses: u64,
+    pub(crate) last_use: Timestamp,
+    pub(crate) cost: RecomputeCost,
+    /// Its place in the eviction queue, while it is in it.
+    pub(crate) rank: Option<Rank>,
+}
+
+impl Entry {
+    /// Kept for reuse: nobody reads or fills it now.
+    pub(crate) fn is_cached(&self) -> bool {
+        self.num_refs == 0
+    }
+
+    pub(crate) fn is_evictable(&self) -> bool {
+        self.is_cached() && self.num_pins == 0
+    }
+
+    pub(crate) fn touch(&mut self, now: Timestamp) {
+        self.num_refs += 1;
+        self.num_uses += 1;
+        self.last_use = now;
+    }
+
+    pub(crate) fn worth(&self) -> Worth {
+        Worth {
+            num_uses: self.num_uses,
+            cost: self.cost,
+            num_blocks: self.lease.num_blocks(),
+            last_use: self.last_use,
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! The error of this crate.
+
+use lazy_attn_types::SegmentKey;
+
+/// Why the cache refused; it is as it was before the call.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum KvError {
+    /// Blocks are missing even after evicting everything nobody uses.
+    #[error(
+        "{needed} KV blocks are needed but only {available} of {total} are free or evictable; wait for a running \
+         request to end, unpin documents or give the cache more memory"
+    )]
+    Shortfall {
+        /// Blocks the reservation needs.
+        needed: u32,
+        /// Blocks that are free or evictable.
+        available: u32,
+        /// Blocks of the pool.
+        total: u32,
+    },
+    /// Only a complete shared segment can be pinned.
+    #[error("{key:?} is not resident, so it cannot be pinned; encode it first")]
+    NotResident {
+        /// Key of the segment.
+        key: SegmentKey,
+    },
+    /// There is no pin to take away.
+    #[error("{key:?} is not pinned")]
+    NotPinned {
+        /// Key of the segment.
+        key: SegmentKey,
+    },
+}

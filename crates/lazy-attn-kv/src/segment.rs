@@ -1,0 +1,130 @@
+//! What a caller asks for and what it holds.
+
+use std::sync::Arc;
+
+use lazy_attn_types::{BlockId, RequestId, SegmentHandle, SegmentKey};
+
+use crate::{BlockLease, RecomputeCost};
+
+/// Who may find a segment by its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Scope {
+    /// Everyone; the segment stays resident after its last release.
+    Shared,
+    /// One request that bypasses the cache: its samples share the segment, and it goes with the last of them.
+    Private(RequestId),
+}
+
+/// A segment a caller needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SegmentNeed {
+    /// Who may find it.
+    pub scope: Scope,
+    /// Its content.
+    pub key: SegmentKey,
+    /// Its length, at least 1.
+    pub num_tokens: u32,
+    /// What it would cost to make again once evicted.
+    pub cost: RecomputeCost,
+}
+
+/// Everything a sequence needs, taken together or not at all.
+#[derive(Debug, Clone, Copy)]
+pub struct ReserveRequest<'a> {
+    /// The segments of its context, in order; a key may occur more than once.
+    pub segments: &'a [SegmentNeed],
+    /// Tokens its private tail will ever hold.
+    pub tail_tokens: u32,
+}
+
+/// How far a segment's KV is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FillState {
+    /// The first `computed` tokens are written.
+    Filling {
+        /// Tokens written.
+        computed: u32,
+    },
+    /// All tokens are written; they never change again.
+    Complete,
+}
+
+/// How a needed segment was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// Resident and complete.
+    Hit,
+    /// Being filled already.
+    Joined,
+    /// Absent: its blocks are reserved now and the caller fills them.
+    Miss,
+}
+
+/// A segment as it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SegmentInfo {
+    /// Its storage.
+    pub handle: SegmentHandle,
+    /// Its length.
+    pub num_tokens: u32,
+    /// How far it is written.
+    pub state: FillState,
+    /// Its blocks; naming them does not own them.
+    pub blocks: Arc<[BlockId]>,
+}
+
+/// One reference to a segment, which keeps it resident until [`KvCache::release`](crate::KvCache::release).
+#[derive(Debug)]
+#[must_use = "a dropped reference keeps its segment for ever; give it back with `KvCache::release`"]
+pub struct SegmentRef {
+    pub(crate) handle: SegmentHandle,
+}
+
+impl SegmentRef {
+    /// The storage it refers to.
+    #[must_use]
+    pub fn handle(&self) -> SegmentHandle {
+        self.handle
+    }
+}
+
+/// The private tail of a sequence. Give it back with [`KvCache::release_tail`](crate::KvCache::release_tail).
+#[derive(Debug)]
+#[must_use = "a dropped tail loses its blocks; give it back with `KvCache::release_tail`"]
+pub struct TailLease {
+    pub(crate) handle: SegmentHandle,
+    pub(crate) lease: BlockLease,
+}
+
+impl TailLease {
+    /// Its storage.
+    #[must_use]
+    pub fn handle(&self) -> SegmentHandle {
+        self.handle
+    }
+
+    /// Its blocks, in order.
+    #[must_use]
+    pub fn blocks(&self) -> &Arc<[BlockId]> {
+        self.lease.blocks()
+    }
+}
+
+/// A needed segment that was granted.
+#[derive(Debug)]
+pub struct ReservedSegment {
+    /// The reference the caller holds from now on.
+    pub reference: SegmentRef,
+    /// How it was found.
+    pub found: Found,
+}
+
+/// What [`KvCache::reserve`](crate::KvCache::reserve) grants.
+#[derive(Debug)]
+#[must_use = "a dropped reservation loses its blocks; release its segments and its tail"]
+pub struct Reservation {
+    /// One entry per needed segment, in the order of the request.
+    pub segments: Vec<ReservedSegment>,
+    /// The tail.
+    pub tail: TailLease,
+}
