@@ -1,0 +1,28 @@
+//! Attention over segments with deferred positions: planner, RoPE, KV store and CPU kernel.
+//!
+//! A context is an ordered list of segments. The keys of a segment are stored once, rotated at segment-local positions,
+//! and the kernel rotates the *query* by `position - start`, so one stored copy serves any request at any place:
+//!
+//! ```text
+//! score(q at position p, key i of segment s) = < R(p - start_s) q , R(i) k_i >      because R(a)^T R(b) = R(b - a)
+//! ```
+//!
+//! Reading order:
+//!
+//! * [`rope`]: rotation angles as fixed-point turns, exact at any position.
+//! * [`plan`]: from a step's flat arrays to work items grouped by segment; knows no tensor and no device.
+//! * `lanes`: sixteen floats at a time, the only arithmetic the kernels use.
+//! * [`cpu`]: the KV store, and the kernels that write it ([`CpuAttention::append`]) and read it
+//!   ([`CpuAttention::attend`]).
+//! * [`error`]: what can go wrong.
+
+pub mod cpu;
+pub mod error;
+mod lanes;
+pub mod plan;
+pub mod rope;
+
+pub use cpu::{AttnParams, CpuAttention, CpuIsa, KvDtype, KvLayout, KvStore};
+pub use error::AttnError;
+pub use plan::{PartialsPer, Plan, PlanConfig, Planner};
+pub use rope::RopeTable;
