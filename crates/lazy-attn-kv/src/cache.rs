@@ -81,6 +81,15 @@ impl KvCache {
         }
     }
 
+    /// How far the segment behind `handle` is written.
+    ///
+    /// # Panics
+    /// If no reference keeps `handle` resident.
+    #[must_use]
+    pub fn state(&self, handle: SegmentHandle) -> FillState {
+        self.entry(handle).state
+    }
+
     /// Takes a reference to a segment that is resident or being filled.
     pub fn acquire(&mut self, scope: Scope, key: SegmentKey, now: Timestamp) -> Option<(SegmentRef, Found)> {
         let handle = *self.by_address.get(&(scope, key))?;

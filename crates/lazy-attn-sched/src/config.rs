@@ -1,0 +1,52 @@
+//! The bounds of a scheduler.
+
+use crate::{AdmissionPolicy, SchedError};
+
+/// Bounds, fixed for the scheduler's life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SchedConfig {
+    /// Most tokens one step runs.
+    pub max_step_tokens: u32,
+    /// Most sequences that run at once.
+    pub max_running: u32,
+    /// Most requests that wait.
+    pub max_waiting: usize,
+    /// Who is admitted next.
+    pub admission: AdmissionPolicy,
+}
+
+impl SchedConfig {
+    /// Checks that every decode fits a step and leaves room to start another sequence.
+    ///
+    /// # Errors
+    /// [`SchedError::Config`] naming the first bound that cannot work.
+    pub fn validate(&self) -> Result<(), SchedError> {
+        let check = |ok: bool, field, value, allowed| {
+            if ok { Ok(()) } else { Err(SchedError::Config { field, value, allowed }) }
+        };
+        check(self.max_running >= 1, "max_running", u64::from(self.max_running), "at least 1")?;
+        check(self.max_waiting >= 1, "max_waiting", self.max_waiting as u64, "at least 1")?;
+        // With a sequence that still prefills at most `max_running - 1` decode, so text and documents both advance.
+        let fits = self.max_step_tokens > self.max_running;
+        check(fits, "max_step_tokens", u64::from(self.max_step_tokens), "above max_running")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_are_refused_one_past_what_works() {
+        let admission = AdmissionPolicy::Fcfs;
+        let valid = SchedConfig { max_step_tokens: 9, max_running: 8, max_waiting: 1, admission };
+        valid.validate().unwrap();
+        let field = |config: SchedConfig| match config.validate() {
+            Err(SchedError::Config { field, .. }) => field,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(field(SchedConfig { max_step_tokens: 8, ..valid }), "max_step_tokens");
+        assert_eq!(field(SchedConfig { max_running: 0, ..valid }), "max_running");
+        assert_eq!(field(SchedConfig { max_waiting: 0, ..valid }), "max_waiting");
+    }
+}

@@ -1,0 +1,32 @@
+//! What runs in the next step.
+//!
+//! Sequences come in with their context; [`Scheduler::plan`] picks the work of one step under a token budget and
+//! [`Scheduler::commit`] or [`Scheduler::abort`] closes it. Integers only: no tensor, no `unsafe`, no clock but the
+//! [`Timestamp`](lazy_attn_types::Timestamp) a caller passes. Same calls, same plans. Reading order:
+//!
+//! * [`config`]: the bounds.
+//! * [`submission`]: what is asked for, and what it needs of the cache.
+//! * [`admission`]: who waits, and who is next.
+//! * [`plan`]: one step of work.
+//! * [`scheduler`]: the state between steps.
+
+pub mod admission;
+pub mod config;
+pub mod error;
+mod fill;
+pub mod plan;
+mod planner;
+mod running;
+pub mod scheduler;
+pub mod submission;
+
+pub use admission::AdmissionPolicy;
+pub use config::SchedConfig;
+pub use error::SchedError;
+pub use plan::{Admitted, PlacedSegment, PlannedRun, Rejected, RunTokens, StepPlan, Work};
+pub use scheduler::{Outcome, SchedStats, Scheduler};
+pub use submission::{Submission, blocks_needed};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExamples;

@@ -1,0 +1,182 @@
+//! One step of work.
+
+use std::fmt;
+use std::sync::Arc;
+
+use lazy_attn_kv::Found;
+use lazy_attn_types::{BlockId, Position, RequestId, SegmentHandle, SequenceId, TokenId};
+
+use crate::SchedError;
+
+/// A segment where it is stored, placed in one context.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlacedSegment {
+    /// Which storage it is.
+    pub handle: SegmentHandle,
+    /// Its blocks, in order.
+    pub blocks: Arc<[BlockId]>,
+    /// Valid tokens, those written in this step included.
+    pub num_tokens: u32,
+    /// Logical position of its token 0.
+    pub start: Position,
+}
+
+/// What a run is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Work {
+    /// Part of a document, alone.
+    Encode,
+    /// Part of a text segment.
+    Prefill,
+    /// The last prompt token, which opens the tail.
+    FirstToken,
+    /// The token chosen last.
+    Decode,
+}
+
+impl Work {
+    /// Whether the logits of the run's last token are wanted.
+    #[must_use]
+    pub fn wants_logits(self) -> bool {
+        matches!(self, Work::FirstToken | Work::Decode)
+    }
+}
+
+impl fmt::Display for Work {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Work::Encode => "encode",
+            Work::Prefill => "prefill",
+            Work::FirstToken => "first",
+            Work::Decode => "decode",
+        })
+    }
+}
+
+/// The tokens of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RunTokens {
+    /// Tokens `first_local..first_local + num_tokens` of this segment.
+    OfSegment(Arc<[TokenId]>),
+    /// The one token that a tail runs.
+    OfTail(TokenId),
+}
+
+/// Contiguous tokens of one segment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedRun {
+    /// The sequence it is done for; others may wait for it too.
+    pub sequence: SequenceId,
+    /// What it is for.
+    pub work: Work,
+    /// Where its tokens come from.
+    pub source: RunTokens,
+    /// Index of its first token inside its segment.
+    pub first_local: u32,
+    /// How many tokens it runs.
+    pub num_tokens: u32,
+    /// All segments of the sequence's context; the run sees the first `num_earlier` whole.
+    pub context: Arc<[PlacedSegment]>,
+    /// How many of them it sees.
+    pub num_earlier: usize,
+    /// The segment its tokens are written to.
+    pub own: PlacedSegment,
+}
+
+impl PlannedRun {
+    /// The segments it sees whole.
+    #[must_use]
+    pub fn earlier(&self) -> &[PlacedSegment] {
+        &self.context[..self.num_earlier]
+    }
+
+    /// Its tokens, in order.
+    #[must_use]
+    pub fn tokens(&self) -> &[TokenId] {
+        match &self.source {
+            RunTokens::OfSegment(tokens) => &tokens[self.first_local as usize..][..self.num_tokens as usize],
+            RunTokens::OfTail(token) => std::slice::from_ref(token),
+        }
+    }
+
+    pub(crate) fn end(&self) -> u32 {
+        self.first_local + self.num_tokens
+    }
+}
+
+/// A sequence that starts to run in this step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admitted {
+    /// Whose it is.
+    pub request: RequestId,
+    /// The sequence.
+    pub sequence: SequenceId,
+    /// How each segment of its context was found, in order.
+    pub found: Vec<Found>,
+}
+
+/// A request that can never run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejected {
+    /// The request; the samples of it that run already go on.
+    pub request: RequestId,
+    /// Why.
+    pub error: SchedError,
+}
+
+/// One step of work. Closed by exactly one [`commit`](crate::Scheduler::commit) or
+/// [`abort`](crate::Scheduler::abort), which consume it.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "a plan is closed by `Scheduler::commit` or `Scheduler::abort`"]
+pub struct StepPlan {
+    /// Number of the step, from 0.
+    pub step: u64,
+    /// The work, in the order of its rows.
+    pub runs: Vec<PlannedRun>,
+    /// Sequences that start.
+    pub admitted: Vec<Admitted>,
+    /// Requests that never can.
+    pub rejected: Vec<Rejected>,
+    /// Sequences running, the admitted ones included.
+    pub num_running: u32,
+    /// Requests still waiting.
+    pub num_waiting: usize,
+    /// Most tokens the step may run.
+    pub max_tokens: u32,
+}
+
+impl StepPlan {
+    /// The runs whose logits are wanted; the outcomes of a commit are in this order.
+    pub fn rows(&self) -> impl Iterator<Item = &PlannedRun> {
+        self.runs.iter().filter(|run| run.work.wants_logits())
+    }
+
+    /// Tokens of all runs.
+    #[must_use]
+    pub fn num_tokens(&self) -> u32 {
+        self.runs.iter().map(|run| run.num_tokens).sum()
+    }
+}
+
+impl fmt::Display for StepPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (step, used, max) = (self.step, self.num_tokens(), self.max_tokens);
+        let (running, waiting) = (self.num_running, self.num_waiting);
+        writeln!(f, "step {step}: {used} of {max} tokens, {running} running, {waiting} waiting")?;
+        for admitted in &self.admitted {
+            let found: Vec<String> = admitted.found.iter().map(|found| format!("{found:?}")).collect();
+            writeln!(f, "  admit   {:<12} [{}]", admitted.sequence.to_string(), found.join(" "))?;
+        }
+        for rejected in &self.rejected {
+            writeln!(f, "  reject  {:<12} {}", rejected.request.to_string(), rejected.error)?;
+        }
+        for run in &self.runs {
+            let sequence = run.sequence.to_string();
+            let tokens = format!("{}..{}", run.first_local, run.end());
+            let seen: Vec<String> = run.earlier().iter().map(|seen| seen.handle.0.to_string()).collect();
+            let (work, own) = (run.work, run.own.handle.0);
+            writeln!(f, "  {work:<7} {sequence:<12} segment {own:<3} {tokens:<8} sees [{}]", seen.join(" "))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,161 @@
+//! Fills one step with work, most urgent first.
+
+use std::collections::HashMap;
+
+use lazy_attn_kv::{FillState, KvCache};
+use lazy_attn_types::{Position, SegmentHandle, SegmentKind};
+
+use crate::fill::Fills;
+use crate::running::{Phase, Running, RunningSet};
+use crate::{PlacedSegment, PlannedRun, RunTokens, Work};
+
+/// Of the tokens that decodes leave, documents get at least one in this many while any is being encoded, so that a
+/// stream of short texts cannot hold a document back for ever.
+const ENCODE_SHARE: u32 = 4;
+
+/// A step being planned. Changes nothing but itself.
+#[derive(Debug)]
+pub(crate) struct Planner<'a> {
+    kv: &'a KvCache,
+    fills: &'a Fills,
+    left: u32,
+    runs: Vec<PlannedRun>,
+    /// The run of each segment filled in this step.
+    fill_runs: HashMap<SegmentHandle, usize>,
+}
+
+impl<'a> Planner<'a> {
+    pub(crate) fn new(kv: &'a KvCache, fills: &'a Fills, max_tokens: u32) -> Planner<'a> {
+        Planner { kv, fills, left: max_tokens, runs: Vec::new(), fill_runs: HashMap::new() }
+    }
+
+    /// Decodes first, then text whose documents are there, then documents, then text that these complete.
+    pub(crate) fn plan(mut self, running: &RunningSet) -> Vec<PlannedRun> {
+        let in_phase = |phase| running.iter().filter(move |running| running.phase == phase);
+        for running in in_phase(Phase::Decode) {
+            self.push_tail(running, Work::Decode);
+        }
+        let kept = if self.fills.any_document() { self.left.div_ceil(ENCODE_SHARE) } else { 0 };
+        for running in in_phase(Phase::Prompt) {
+            self.text(running, kept);
+        }
+        for running in in_phase(Phase::Prompt) {
+            self.documents(running);
+        }
+        for running in in_phase(Phase::Prompt) {
+            self.text(running, 0);
+        }
+        self.runs
+    }
+
+    /// Runs the texts of `running` as far as everything before them is complete, and then its first token; `kept`
+    /// tokens of the budget stay untouched.
+    fn text(&mut self, running: &Running, kept: u32) {
+        for (index, segment) in running.context.segments().iter().enumerate() {
+            let placed = &running.placed[index];
+            let is_mine = self.fills.leader(placed.handle) == Some(running.sequence);
+            if is_mine && segment.kind() == SegmentKind::Text {
+                let run = PlannedRun {
+                    sequence: running.sequence,
+                    work: Work::Prefill,
+                    source: RunTokens::OfSegment(segment.tokens().clone()),
+                    first_local: 0,
+                    num_tokens: 0,
+                    context: running.placed.clone(),
+                    num_earlier: index,
+                    own: placed.clone(),
+                };
+                self.fill(run, kept);
+            }
+            if self.missing(placed) > 0 {
+                return;
+            }
+        }
+        let is_planned = self.fill_runs.contains_key(&running.tail.handle());
+        if self.left > kept && !is_planned {
+            self.push_tail(running, Work::FirstToken);
+        }
+    }
+
+    /// Encodes the documents that `running` leads, each alone from position 0.
+    fn documents(&mut self, running: &Running) {
+        for (index, segment) in running.context.segments().iter().enumerate() {
+            let placed = &running.placed[index];
+            let is_mine = self.fills.leader(placed.handle) == Some(running.sequence);
+            if is_mine && segment.kind() == SegmentKind::Document {
+                let run = PlannedRun {
+                    sequence: running.sequence,
+                    work: Work::Encode,
+                    source: RunTokens::OfSegment(segment.tokens().clone()),
+                    first_local: 0,
+                    num_tokens: 0,
+                    context: running.placed.clone(),
+                    num_earlier: 0,
+                    own: PlacedSegment { start: Position(0), ..placed.clone() },
+                };
+                self.fill(run, 0);
+            }
+        }
+    }
+
+    /// Gives the segment that `run` writes as many tokens as are missing and allowed, in one run a step.
+    fn fill(&mut self, run: PlannedRun, kept: u32) {
+        let take = self.missing(&run.own).min(self.left.saturating_sub(kept));
+        if take == 0 {
+            return;
+        }
+        let handle = run.own.handle;
+        let index = match self.fill_runs.get(&handle) {
+            Some(&index) => index,
+            None => {
+                let first_local = self.computed(&run.own);
+                self.runs.push(PlannedRun { first_local, ..run });
+                self.fill_runs.insert(handle, self.runs.len() - 1);
+                self.runs.len() - 1
+            }
+        };
+        let run = &mut self.runs[index];
+        run.num_tokens += take;
+        run.own.num_tokens = run.end();
+        self.left -= take;
+    }
+
+    fn push_tail(&mut self, running: &Running, work: Work) {
+        assert!(self.left > 0, "every decode fits a step: `max_step_tokens` is above `max_running`");
+        let first_local = running.num_written;
+        let own = PlacedSegment {
+            handle: running.tail.handle(),
+            blocks: running.tail.blocks().clone(),
+            num_tokens: first_local + 1,
+            start: running.context.tail_start(),
+        };
+        self.fill_runs.insert(own.handle, self.runs.len());
+        self.runs.push(PlannedRun {
+            sequence: running.sequence,
+            work,
+            source: RunTokens::OfTail(running.next_token),
+            first_local,
+            num_tokens: 1,
+            context: running.placed.clone(),
+            num_earlier: running.placed.len(),
+            own,
+        });
+        self.left -= 1;
+    }
+
+    /// Tokens of `placed` that neither earlier steps nor this one write.
+    fn missing(&self, placed: &PlacedSegment) -> u32 {
+        let written = match self.fill_runs.get(&placed.handle) {
+            Some(&index) => self.runs[index].end(),
+            None => self.computed(placed),
+        };
+        placed.num_tokens - written
+    }
+
+    fn computed(&self, placed: &PlacedSegment) -> u32 {
+        match self.kv.state(placed.handle) {
+            FillState::Filling { computed } => computed,
+            FillState::Complete => placed.num_tokens,
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! What is asked for, and what it needs of the cache.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use lazy_attn_kv::{RecomputeCost, Scope, SegmentNeed};
+use lazy_attn_types::{BlockSize, Context, RequestId, SegmentKind, SequenceId};
+
+/// One or more sequences over one context.
+#[derive(Debug, Clone)]
+pub struct Submission {
+    /// Whose they are; cancelled together.
+    pub request: RequestId,
+    /// The samples, at least one; they share every segment of the context.
+    pub sequences: Vec<SequenceId>,
+    /// The prompt.
+    pub context: Arc<Context>,
+    /// Most tokens each sequence generates, at least 1.
+    pub max_tokens: u32,
+    /// Who may find the segments: [`Scope::Private`] bypasses the cache.
+    pub scope: Scope,
+}
+
+impl Submission {
+    /// Tokens a tail can ever hold: the last prompt token and all generated ones but the last, which is never run.
+    #[must_use]
+    pub fn tail_tokens(&self) -> u32 {
+        self.max_tokens
+    }
+
+    /// The segments of the context, as the cache asks for them.
+    #[must_use]
+    pub fn needs(&self) -> Vec<SegmentNeed> {
+        let mut num_earlier = 0;
+        let need = |segment: &lazy_attn_types::Segment| {
+            let num_tokens = segment.num_tokens();
+            let num_visible = match segment.kind() {
+                SegmentKind::Document => 0,
+                SegmentKind::Text => num_earlier,
+            };
+            num_earlier += num_tokens;
+            let cost = RecomputeCost::of_prefill(num_tokens, num_visible);
+            SegmentNeed { scope: self.scope, key: segment.key(), num_tokens, cost }
+        };
+        self.context.segments().iter().map(need).collect()
+    }
+}
+
+/// Blocks a sequence over `context` takes in an empty pool: every distinct segment and the whole tail.
+#[must_use]
+pub fn blocks_needed(context: &Context, max_tokens: u32, block_size: BlockSize) -> u32 {
+    let mut seen = HashSet::new();
+    let distinct = context.segments().iter().filter(|segment| seen.insert(segment.key()));
+    let segments = distinct.map(|segment| block_size.blocks_for(segment.num_tokens()));
+    segments.fold(block_size.blocks_for(max_tokens), u32::saturating_add)
+}

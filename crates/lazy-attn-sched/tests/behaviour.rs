@@ -1,0 +1,167 @@
+//! Behaviour of the scheduler, one sentence a test.
+
+mod common;
+
+use std::collections::HashMap;
+
+use common::Part::{Doc, Text};
+use common::{NOW, go_on, run_to_end, scheduler, step, submission};
+use lazy_attn_kv::Scope;
+use lazy_attn_sched::{Outcome, SchedError, Submission, Work};
+use lazy_attn_types::{RequestId, TokenId};
+
+#[test]
+fn a_request_larger_than_the_pool_is_refused_with_the_numbers() {
+    let mut scheduler = scheduler(8, 32, 4);
+    // 3 + 3 blocks of documents, 1 of text, and a tail of 1 or 2.
+    let parts = [Doc(1, 9), Doc(2, 12), Text(3, 5)];
+    assert_eq!(scheduler.submit(submission(1, &parts, 4, 1)), Ok(()));
+    let refused = scheduler.submit(submission(2, &parts, 5, 1));
+    assert_eq!(refused, Err(SchedError::NeverFits { needed: 9, total: 8 }));
+    run_to_end(&mut scheduler, 4);
+}
+
+#[test]
+fn the_queue_takes_as_many_requests_as_it_may_and_not_one_more() {
+    let mut scheduler = scheduler(8, 32, 4);
+    for id in 0..8 {
+        assert_eq!(scheduler.submit(submission(id, &[Text(1, 3)], 1, 2)), Ok(()));
+    }
+    let refused = scheduler.submit(submission(8, &[Text(1, 3)], 1, 1));
+    assert_eq!(refused, Err(SchedError::QueueFull { waiting: 8 }));
+}
+
+#[test]
+fn a_submission_without_sequences_or_tokens_is_refused() {
+    let mut scheduler = scheduler(8, 32, 4);
+    let field = |result: Result<(), SchedError>| match result {
+        Err(SchedError::Config { field, .. }) => field,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(field(scheduler.submit(submission(1, &[Text(1, 3)], 1, 0))), "sequences");
+    assert_eq!(field(scheduler.submit(submission(1, &[Text(1, 3)], 0, 1))), "max_tokens");
+}
+
+#[test]
+fn a_sequence_holds_its_whole_tail_from_the_start_and_fills_it_to_the_last_slot() {
+    let mut scheduler = scheduler(2, 32, 4);
+    // One block of text; the last prompt token and 4 generated ones but the last fill the other block.
+    scheduler.submit(submission(1, &[Text(1, 5)], 4, 1)).unwrap();
+    step(&mut scheduler, 4);
+    assert_eq!(scheduler.kv().stats().blocks_free, 0);
+    for _ in 0..3 {
+        step(&mut scheduler, 4);
+    }
+    assert!(scheduler.is_idle());
+}
+
+#[test]
+fn a_cancelled_request_gives_back_every_block_at_once() {
+    let mut scheduler = scheduler(32, 8, 4);
+    for (id, num_steps) in [(1, 0), (2, 1), (3, 3), (4, 5)] {
+        let name = id as u32;
+        scheduler.submit(submission(id, &[Doc(name, 9), Text(50 + name, 5)], 9, 2)).unwrap();
+        for _ in 0..num_steps {
+            step(&mut scheduler, 9);
+        }
+        scheduler.cancel(RequestId(id), NOW);
+        scheduler.check_invariants();
+        assert!(scheduler.is_idle());
+        assert_eq!(scheduler.kv().stats().blocks_leased, 0);
+    }
+}
+
+#[test]
+fn a_cancellation_during_a_step_takes_effect_when_the_step_is_closed() {
+    let mut scheduler = scheduler(32, 32, 4);
+    scheduler.submit(submission(1, &[Text(1, 5)], 9, 1)).unwrap();
+    let plan = scheduler.plan(NOW);
+    scheduler.cancel(RequestId(1), NOW);
+    assert!(!scheduler.is_idle());
+    let outcomes = go_on(&plan, 9);
+    scheduler.commit(plan, &outcomes, NOW);
+    assert!(scheduler.is_idle());
+    assert_eq!(scheduler.kv().stats().blocks_leased, 0);
+}
+
+#[test]
+fn a_request_that_bypasses_the_cache_reads_nothing_and_leaves_nothing() {
+    let mut scheduler = scheduler(64, 64, 4);
+    let parts = [Doc(1, 9), Text(2, 5)];
+    scheduler.submit(submission(1, &parts, 1, 1)).unwrap();
+    run_to_end(&mut scheduler, 1);
+    let before = scheduler.kv().stats();
+    let private = Submission { scope: Scope::Private(RequestId(2)), ..submission(2, &parts, 1, 2) };
+    scheduler.submit(private).unwrap();
+    let plan = scheduler.plan(NOW);
+    let num_computed: u32 = plan.runs.iter().map(|run| run.num_tokens).sum();
+    // Both samples share 9 + 4 tokens of segments and run one last prompt token each.
+    assert_eq!(num_computed, 13 + 2);
+    let outcomes = go_on(&plan, 1);
+    scheduler.commit(plan, &outcomes, NOW);
+    let after = scheduler.kv().stats();
+    assert_eq!((after.blocks_free, after.segments), (before.blocks_free, before.segments));
+}
+
+#[test]
+fn short_texts_cannot_hold_a_document_back() {
+    let mut scheduler = scheduler(1000, 8, 4);
+    scheduler.submit(submission(1, &[Doc(1, 40), Text(2, 2)], 1, 1)).unwrap();
+    let mut encoded = 0;
+    for id in 2..200 {
+        // A fresh long text arrives in every step.
+        let _ = scheduler.submit(submission(id, &[Text(id as u32 + 10, 30)], 1, 1));
+        let plan = scheduler.plan(NOW);
+        encoded +=
+            plan.runs.iter().filter(|run| run.work == Work::Encode).map(|run| run.num_tokens).sum::<u32>();
+        let outcomes = go_on(&plan, 1);
+        scheduler.commit(plan, &outcomes, NOW);
+        if encoded == 40 {
+            // A quarter of 8 tokens a step.
+            assert_eq!(id, 2 + 20 - 1);
+            return;
+        }
+    }
+    panic!("only {encoded} of 40 tokens were encoded");
+}
+
+#[test]
+fn every_decode_fits_a_step_at_the_most_running_sequences() {
+    let mut scheduler = scheduler(64, 5, 4);
+    scheduler.submit(submission(1, &[Text(1, 2)], 5, 4)).unwrap();
+    let mut per_sequence: HashMap<_, u32> = HashMap::new();
+    while !scheduler.is_idle() {
+        let plan = scheduler.plan(NOW);
+        assert!(plan.num_tokens() <= 5);
+        plan.rows().for_each(|run| *per_sequence.entry(run.sequence).or_default() += 1);
+        let outcomes = go_on(&plan, 5);
+        scheduler.commit(plan, &outcomes, NOW);
+    }
+    assert!(per_sequence.len() == 4 && per_sequence.values().all(|&rows| rows == 5));
+}
+
+#[test]
+#[should_panic(expected = "every plan is closed by one commit or abort")]
+fn planning_twice_without_closing_is_refused() {
+    let mut scheduler = scheduler(8, 8, 4);
+    let _first = scheduler.plan(NOW);
+    let _second = scheduler.plan(NOW);
+}
+
+#[test]
+#[should_panic(expected = "a commit has one outcome per row")]
+fn a_commit_without_an_outcome_for_a_row_is_refused() {
+    let mut scheduler = scheduler(8, 8, 4);
+    scheduler.submit(submission(1, &[Text(1, 2)], 5, 1)).unwrap();
+    let plan = scheduler.plan(NOW);
+    scheduler.commit(plan, &[], NOW);
+}
+
+#[test]
+#[should_panic(expected = "ends after its 1 tokens")]
+fn a_sequence_never_goes_on_past_its_tokens() {
+    let mut scheduler = scheduler(8, 8, 4);
+    scheduler.submit(submission(1, &[Text(1, 2)], 1, 1)).unwrap();
+    let plan = scheduler.plan(NOW);
+    scheduler.commit(plan, &[Outcome::Continue(TokenId(1))], NOW);
+}

@@ -1,0 +1,87 @@
+//! What every test of the scheduler needs: contexts from short descriptions, and a sequence of steps.
+
+#![allow(clippy::unwrap_used, clippy::panic, dead_code)] // each test file uses its own part of this
+
+use std::sync::Arc;
+
+use lazy_attn_kv::{EvictionPolicy, KvCache, KvConfig, Scope};
+use lazy_attn_sched::{AdmissionPolicy, Outcome, SchedConfig, Scheduler, StepPlan, Submission};
+use lazy_attn_types::{
+    AttentionMode, BlockSize, Context, ContextBuilder, Fingerprint, KeySpace, RequestId, SegmentKind,
+    SequenceId, TenantSalt, Timestamp, TokenId,
+};
+
+/// A document (`d`) or a text (`t`) with a name and a length; equal names hold equal tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    Doc(u32, u32),
+    Text(u32, u32),
+}
+
+pub(crate) fn context(parts: &[Part]) -> Arc<Context> {
+    let keys = KeySpace::new(TenantSalt::SINGLE_USER, Fingerprint::of(&[]));
+    let mut builder = ContextBuilder::new(keys, AttentionMode::Block);
+    for &part in parts {
+        let (kind, name, num_tokens) = match part {
+            Part::Doc(name, num_tokens) => (SegmentKind::Document, name, num_tokens),
+            Part::Text(name, num_tokens) => (SegmentKind::Text, name, num_tokens),
+        };
+        builder.push(kind, (0..num_tokens).map(|at| TokenId(name * 1000 + at)).collect()).unwrap();
+    }
+    Arc::new(builder.finish().unwrap())
+}
+
+/// Request `id` with `num_samples` sequences `100 * id ..`.
+pub(crate) fn submission(id: u64, parts: &[Part], max_tokens: u32, num_samples: u64) -> Submission {
+    Submission {
+        request: RequestId(id),
+        sequences: (0..num_samples).map(|index| SequenceId(100 * id + index)).collect(),
+        context: context(parts),
+        max_tokens,
+        scope: Scope::Shared,
+    }
+}
+
+/// A scheduler over blocks of 4 tokens.
+pub(crate) fn scheduler(num_blocks: u32, max_step_tokens: u32, max_running: u32) -> Scheduler {
+    let block_size = BlockSize::new(4).unwrap();
+    let policy = EvictionPolicy::CostAware;
+    let kv = KvCache::new(KvConfig { num_blocks, block_size, kv_bytes_per_token: 1, policy });
+    let admission = AdmissionPolicy::Fcfs;
+    Scheduler::new(SchedConfig { max_step_tokens, max_running, max_waiting: 8, admission }, kv).unwrap()
+}
+
+pub(crate) const NOW: Timestamp = Timestamp(0);
+
+/// Plans and commits one step in which every row goes on, except that tail rows at their last token finish.
+pub(crate) fn step(scheduler: &mut Scheduler, max_tokens: u32) -> String {
+    let plan = scheduler.plan(NOW);
+    let text = plan.to_string();
+    let outcomes = go_on(&plan, max_tokens);
+    scheduler.commit(plan, &outcomes, NOW);
+    scheduler.check_invariants();
+    text
+}
+
+pub(crate) fn go_on(plan: &StepPlan, max_tokens: u32) -> Vec<Outcome> {
+    let outcome = |first_local: u32| {
+        if first_local + 1 == max_tokens {
+            Outcome::Finished
+        } else {
+            Outcome::Continue(TokenId(first_local))
+        }
+    };
+    plan.rows().map(|run| outcome(run.first_local)).collect()
+}
+
+/// The tables of all steps until nothing is left.
+pub(crate) fn run_to_end(scheduler: &mut Scheduler, max_tokens: u32) -> String {
+    let mut tables = String::new();
+    for _ in 0..1000 {
+        if scheduler.is_idle() {
+            return tables;
+        }
+        tables += &step(scheduler, max_tokens);
+    }
+    panic!("still busy after 1000 steps:\n{tables}");
+}
