@@ -55,17 +55,7 @@ impl<'a> Planner<'a> {
             let placed = &running.placed[index];
             let is_mine = self.fills.leader(placed.handle) == Some(running.sequence);
             if is_mine && segment.kind() == SegmentKind::Text {
-                let run = PlannedRun {
-                    sequence: running.sequence,
-                    work: Work::Prefill,
-                    source: RunTokens::OfSegment(segment.tokens().clone()),
-                    first_local: 0,
-                    num_tokens: 0,
-                    context: running.placed.clone(),
-                    num_earlier: index,
-                    own: placed.clone(),
-                };
-                self.fill(run, kept);
+                self.fill(fill_run(running, index, Work::Prefill), kept);
             }
             if self.missing(placed) > 0 {
                 return;
@@ -83,17 +73,7 @@ impl<'a> Planner<'a> {
             let placed = &running.placed[index];
             let is_mine = self.fills.leader(placed.handle) == Some(running.sequence);
             if is_mine && segment.kind() == SegmentKind::Document {
-                let run = PlannedRun {
-                    sequence: running.sequence,
-                    work: Work::Encode,
-                    source: RunTokens::OfSegment(segment.tokens().clone()),
-                    first_local: 0,
-                    num_tokens: 0,
-                    context: running.placed.clone(),
-                    num_earlier: 0,
-                    own: PlacedSegment { start: Position(0), ..placed.clone() },
-                };
-                self.fill(run, 0);
+                self.fill(fill_run(running, index, Work::Encode), 0);
             }
         }
     }
@@ -157,5 +137,22 @@ impl<'a> Planner<'a> {
             FillState::Filling { computed } => computed,
             FillState::Complete => placed.num_tokens,
         }
+    }
+}
+
+/// A run, empty so far, of segment `index` of the context of `running`: a document alone from position 0, a text behind
+/// everything before it.
+fn fill_run(running: &Running, index: usize, work: Work) -> PlannedRun {
+    let own = running.placed[index].clone();
+    let (num_earlier, start) = if work == Work::Encode { (0, Position(0)) } else { (index, own.start) };
+    PlannedRun {
+        sequence: running.sequence,
+        work,
+        source: RunTokens::OfSegment(running.context.segments()[index].tokens().clone()),
+        first_local: 0,
+        num_tokens: 0,
+        context: running.placed.clone(),
+        num_earlier,
+        own: PlacedSegment { start, ..own },
     }
 }
