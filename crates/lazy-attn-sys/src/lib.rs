@@ -1,0 +1,20 @@
+//! What Rust and the CUDA kernels of LazyAttention must agree on, byte for byte.
+//!
+//! Reading order:
+//!
+//! * [`abi`]: the `#[repr(C)]` structs a kernel receives, mirrored in `kernels/abi/lazy_kernels.h`.
+//! * [`layout`]: where an element of a KV block lies: the pre-swizzled image a tensor core reads as it is.
+//! * `probe` (feature `cuda`): which devices this machine has, asked without needing one.
+
+pub mod abi;
+pub mod layout;
+#[cfg(feature = "cuda")]
+pub mod probe;
+
+pub use layout::{BlockLayout, LayoutError};
+#[cfg(feature = "cuda")]
+pub use probe::{DeviceInfo, ProbeError, devices};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExamples;
