@@ -1,4 +1,15 @@
 //! What a decoder is: one plain-data description that covers every supported family.
+//!
+//! [`weights::gguf`](crate::weights::gguf) reads it from the metadata of a GGUF file.
+
+mod check;
+mod rope;
+
+pub use check::{
+    MAX_CONTEXT_TOKENS, MAX_HEAD_DIM, MAX_HEADS, MAX_HIDDEN_SIZE, MAX_INTERMEDIATE_SIZE, MAX_LAYERS,
+    MAX_VOCAB_SIZE,
+};
+pub use rope::{LENGTH_DEPENDENT, yarn_attention_factor};
 
 /// Everything that decides the arithmetic of a decoder.
 #[derive(Debug, Clone, PartialEq)]

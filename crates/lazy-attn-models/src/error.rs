@@ -1,6 +1,6 @@
 //! The error of this crate.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why a model could not be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -38,4 +38,30 @@ pub enum ModelError {
         /// What is wrong.
         problem: String,
     },
+    /// A model reference names nothing that can be loaded.
+    #[error("model `{reference}`: {problem}")]
+    Reference {
+        /// The reference as it was given.
+        reference: String,
+        /// What is wrong and what would work.
+        problem: String,
+    },
+}
+
+impl ModelError {
+    pub(crate) fn format(path: &Path, problem: impl Into<String>) -> ModelError {
+        ModelError::Format { path: path.into(), problem: problem.into() }
+    }
+
+    pub(crate) fn config(key: &str, problem: impl Into<String>) -> ModelError {
+        ModelError::Config { key: key.into(), problem: problem.into() }
+    }
+
+    pub(crate) fn tensor(name: &str, problem: impl Into<String>) -> ModelError {
+        ModelError::Tensor { name: name.into(), problem: problem.into() }
+    }
+
+    pub(crate) fn reference(reference: &str, problem: impl Into<String>) -> ModelError {
+        ModelError::Reference { reference: reference.into(), problem: problem.into() }
+    }
 }

@@ -1,11 +1,22 @@
 //! The model zoo: configuration, weights (safetensors, GGUF, hub, random) and one decoder with a CPU executor.
 //!
-//! Reading order: [`config`] says what a decoder is, [`weights`] where its tensors come from, [`cpu`] how it runs.
+//! Reading order: [`config`] says what a decoder is, [`weights`] where its tensors come from, [`load`] opens what a
+//! [`ModelRef`] names, [`cpu`] runs it.
 
 pub mod config;
 pub mod cpu;
 mod error;
+mod fingerprint;
+mod model;
+mod progress;
+mod reference;
+#[cfg(test)]
+mod testing;
 pub mod weights;
 
 pub use config::ModelConfig;
 pub use error::ModelError;
+pub use fingerprint::{HashCoverage, WeightsHash};
+pub use model::{LoadOptions, LoadedModel, load};
+pub use progress::{Progress, Silent};
+pub use reference::{HubId, ModelRef};
