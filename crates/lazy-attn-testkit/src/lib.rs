@@ -5,6 +5,7 @@
 //! * [`part`]: a logical context, and which token of it sees which.
 //! * [`rng`]: the one seeded generator, stable for ever because fixtures depend on it.
 //! * [`oracle`]: a float64 decoder that rotates *keys* to global positions and caches nothing.
+//! * [`deferred`]: the engine's idea in its most naive form, a float64 executor over blocks.
 //! * [`tiny`]: small models with weights that every dtype holds exactly.
 //! * [`fixture`]: golden files made from both.
 //! * [`driver`]: puts segments into blocks and plays contexts through any executor.
@@ -12,6 +13,7 @@
 //! * [`generate`]: proptest strategies for contexts and steps.
 //! * [`scenario`]: the named workloads of the benches, with the story each stands for.
 
+pub mod deferred;
 pub mod driver;
 pub mod fake;
 pub mod fixture;
@@ -22,6 +24,7 @@ pub mod rng;
 pub mod scenario;
 pub mod tiny;
 
+pub use deferred::DeferredExecutor;
 pub use driver::{Player, Pool, RunSpec, StepBuilder, StoredSegment};
 pub use fake::{FakeConfig, FakeExecutor, FakeProbe, expected_tokens};
 pub use oracle::{Oracle, OracleConfig, OracleWeights};

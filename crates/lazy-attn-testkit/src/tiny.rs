@@ -87,7 +87,7 @@ impl TinyModel {
             let data = tensor.data.iter().copied().map(f64::from).collect();
             weights.insert(&tensor.name, &tensor.shape, data);
         }
-        Oracle { config: self.config.clone(), weights }
+        Oracle { config: self.config.clone(), weights, kv_noise: None }
     }
 
     /// All tensors; a tensor's values depend on the seed, its name and its shape only.

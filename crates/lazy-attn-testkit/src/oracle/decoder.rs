@@ -4,6 +4,7 @@ use lazy_attn_types::{AttentionMode, SegmentKind, TokenId};
 
 use super::{OracleConfig, OracleWeights, rope};
 use crate::part::{Part, Placed, Spot, place, sees, spots};
+use crate::rng::SplitMix64;
 
 /// A decoder with its weights.
 #[derive(Debug, Clone)]
@@ -12,6 +13,17 @@ pub struct Oracle {
     pub config: OracleConfig,
     /// Its tensors.
     pub weights: OracleWeights,
+    /// Disturbance of every key and value, to learn what rounding them does to the logits.
+    pub kv_noise: Option<KvNoise>,
+}
+
+/// Multiplies every key and value by its own `1 + r`, `r` uniform in `[-relative, relative]`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct KvNoise {
+    /// Bound of the disturbance, for example the unit roundoff of a dtype.
+    pub relative: f64,
+    /// Decides the draws.
+    pub seed: u64,
 }
 
 /// One token of a greedy continuation.
@@ -51,9 +63,7 @@ impl Oracle {
         for layer in 0..self.config.num_layers {
             self.layer(&format!("model.layers.{layer}"), &spots, &mask, &mut hidden);
         }
-        let last = self.norm("model.norm.weight", &hidden[hidden.len() - 1]);
-        let head = if self.config.tied_head { "model.embed_tokens" } else { "lm_head" };
-        self.linear(head, false, &last)
+        self.head(&hidden[hidden.len() - 1])
     }
 
     /// Continues `parts` by `num_tokens` greedy tokens, recomputing everything for each.
@@ -74,6 +84,17 @@ impl Oracle {
         steps
     }
 
+    pub(crate) fn embed(&self, token: TokenId) -> Vec<f64> {
+        let width = self.config.hidden_size;
+        self.weights.get("model.embed_tokens.weight").data[token.0 as usize * width..][..width].to_vec()
+    }
+
+    /// Logits of a row that has passed every layer.
+    pub(crate) fn head(&self, row: &[f64]) -> Vec<f64> {
+        let head = if self.config.tied_head { "model.embed_tokens" } else { "lm_head" };
+        self.linear(head, false, &self.norm("model.norm.weight", row))
+    }
+
     /// `mask[reader][key]`: whether the reader sees the key.
     fn mask(&self, spots: &[Spot]) -> Vec<Vec<bool>> {
         let window = self.config.sliding_window;
@@ -82,26 +103,38 @@ impl Oracle {
 
     fn layer(&self, prefix: &str, spots: &[Spot], mask: &[Vec<bool>], hidden: &mut Rows) {
         let c = &self.config;
-        let normed = self.norm_rows(&format!("{prefix}.input_layernorm.weight"), hidden);
+        let norm_name = format!("{prefix}.input_layernorm.weight");
+        let normed: Rows = hidden.iter().map(|row| self.norm(&norm_name, row)).collect();
         let project = |name: &str| -> Rows {
             let name = format!("{prefix}.self_attn.{name}_proj");
             normed.iter().map(|row| self.linear(&name, c.bias.qkv, row)).collect()
         };
-        let (mut q, mut k, v) = (project("q"), project("k"), project("v"));
+        let (mut q, mut k, mut v) = (project("q"), project("k"), project("v"));
         self.norm_and_rotate(&format!("{prefix}.self_attn.q_norm.weight"), spots, &mut q);
         self.norm_and_rotate(&format!("{prefix}.self_attn.k_norm.weight"), spots, &mut k);
+        if let Some(noise) = self.kv_noise {
+            let mut rng = SplitMix64::new(noise.seed);
+            for value in k.iter_mut().chain(&mut v).flatten() {
+                *value *= 1.0 + noise.relative * (2.0 * rng.unit() - 1.0);
+            }
+        }
         for (reader, row) in hidden.iter_mut().enumerate() {
             let mixed = self.attend(&q[reader], &k, &v, &mask[reader]);
             let out = self.linear(&format!("{prefix}.self_attn.o_proj"), c.bias.output, &mixed);
             add(row, &out);
         }
-        let normed = self.norm_rows(&format!("{prefix}.post_attention_layernorm.weight"), hidden);
-        for (row, input) in hidden.iter_mut().zip(&normed) {
-            let gate = self.linear(&format!("{prefix}.mlp.gate_proj"), c.bias.mlp, input);
-            let up = self.linear(&format!("{prefix}.mlp.up_proj"), c.bias.mlp, input);
-            let inner: Vec<f64> = gate.iter().zip(up).map(|(&g, u)| g / (1.0 + (-g).exp()) * u).collect();
-            add(row, &self.linear(&format!("{prefix}.mlp.down_proj"), c.bias.mlp, &inner));
+        for row in hidden.iter_mut() {
+            self.feed_forward(prefix, row);
         }
+    }
+
+    pub(crate) fn feed_forward(&self, prefix: &str, row: &mut [f64]) {
+        let has_bias = self.config.bias.mlp;
+        let input = self.norm(&format!("{prefix}.post_attention_layernorm.weight"), row);
+        let gate = self.linear(&format!("{prefix}.mlp.gate_proj"), has_bias, &input);
+        let up = self.linear(&format!("{prefix}.mlp.up_proj"), has_bias, &input);
+        let inner: Vec<f64> = gate.iter().zip(up).map(|(&g, u)| g / (1.0 + (-g).exp()) * u).collect();
+        add(row, &self.linear(&format!("{prefix}.mlp.down_proj"), has_bias, &inner));
     }
 
     fn norm_and_rotate(&self, norm_name: &str, spots: &[Spot], rows: &mut Rows) {
@@ -142,18 +175,14 @@ impl Oracle {
         out
     }
 
-    fn norm_rows(&self, name: &str, rows: &Rows) -> Rows {
-        rows.iter().map(|row| self.norm(name, row)).collect()
-    }
-
-    fn norm(&self, name: &str, row: &[f64]) -> Vec<f64> {
+    pub(crate) fn norm(&self, name: &str, row: &[f64]) -> Vec<f64> {
         let mean_square = dot(row, row) / row.len() as f64;
         let scale = 1.0 / (mean_square + self.config.rms_eps).sqrt();
         row.iter().zip(&self.weights.get(name).data).map(|(x, w)| x * scale * w).collect()
     }
 
     /// `W x (+ b)` for the projection `name` (without `.weight`).
-    fn linear(&self, name: &str, has_bias: bool, input: &[f64]) -> Vec<f64> {
+    pub(crate) fn linear(&self, name: &str, has_bias: bool, input: &[f64]) -> Vec<f64> {
         let weight = self.weights.get(&format!("{name}.weight"));
         assert_eq!(weight.shape[1], input.len(), "{name}: the input is as wide as the weight");
         let mut out: Vec<f64> = weight.data.chunks_exact(input.len()).map(|row| dot(row, input)).collect();
@@ -193,11 +222,11 @@ pub fn top(logits: &[f64], count: usize) -> Vec<usize> {
     order
 }
 
-fn dot(a: &[f64], b: &[f64]) -> f64 {
+pub(crate) fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(x, y)| x * y).sum()
 }
 
-fn add(into: &mut [f64], more: &[f64]) {
+pub(crate) fn add(into: &mut [f64], more: &[f64]) {
     for (x, y) in into.iter_mut().zip(more) {
         *x += y;
     }

@@ -15,5 +15,5 @@ pub mod rope;
 pub mod weights;
 
 pub use config::{BiasFlags, OracleConfig, Pairing, Rope, RopeKind};
-pub use decoder::{GreedyStep, Oracle, argmax, top};
+pub use decoder::{GreedyStep, KvNoise, Oracle, argmax, top};
 pub use weights::{OracleTensor, OracleWeights};

@@ -47,6 +47,10 @@ fn pair_of_turns(rope: &Rope, context: f64, turns: f64) -> f64 {
 
 /// Rotates one head in place to `position`, from frequencies made by [`frequencies`].
 pub fn rotate(rope: &Rope, frequencies: &[f64], position: u32, head: &mut [f64]) {
+    rotate_by(rope, frequencies, f64::from(position), head);
+}
+
+pub(crate) fn rotate_by(rope: &Rope, frequencies: &[f64], distance: f64, head: &mut [f64]) {
     let gain = match rope.kind {
         RopeKind::Yarn { attention_factor, .. } => attention_factor,
         _ => 1.0,
@@ -57,7 +61,7 @@ pub fn rotate(rope: &Rope, frequencies: &[f64], position: u32, head: &mut [f64])
             Pairing::HalfSplit => (pair, pair + num_pairs),
             Pairing::Interleaved => (2 * pair, 2 * pair + 1),
         };
-        let (sin, cos) = (f64::from(position) * frequency).sin_cos();
+        let (sin, cos) = (distance * frequency).sin_cos();
         let (x, y) = (head[a], head[b]);
         head[a] = gain * (x * cos - y * sin);
         head[b] = gain * (x * sin + y * cos);
