@@ -2,9 +2,11 @@
 
 mod error;
 mod request;
+pub mod sampling;
+pub mod stop;
 
 pub use error::EngineError;
 pub use request::{
-    CacheUse, Event, FinishReason, GenerateRequest, GeneratedToken, Part, PartContent, PartOutcome, ResolvedPart,
-    Timing, TokenLogprob, Usage,
+    CacheUse, Event, FinishReason, GenerateRequest, GeneratedToken, Part, PartContent, PartOutcome,
+    ResolvedPart, Timing, TokenLogprob, Usage,
 };
