@@ -1,0 +1,35 @@
+//! Why a request was refused at the edge.
+
+use lazy_attn_types::ParamError;
+
+/// A mistake in a request, with the path of the field in the message.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConvertError {
+    /// A sampling, stopping or output parameter is outside its range.
+    #[error(transparent)]
+    Param(#[from] ParamError),
+    /// A field is missing, contradicts another or is outside its bound.
+    #[error("{field} {problem}")]
+    Field {
+        /// Path of the field, for example `parts[3].inline_document.text`.
+        field: String,
+        /// What is wrong, with the numbers, and what to do: continues the sentence `field ..`.
+        problem: String,
+    },
+}
+
+impl ConvertError {
+    pub(crate) fn field(field: impl Into<String>, problem: impl Into<String>) -> ConvertError {
+        ConvertError::Field { field: field.into(), problem: problem.into() }
+    }
+
+    /// Path of the field that is wrong.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        match self {
+            ConvertError::Param(error) => error.field,
+            ConvertError::Field { field, .. } => field,
+        }
+    }
+}

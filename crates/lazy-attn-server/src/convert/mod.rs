@@ -1,0 +1,22 @@
+//! Between the API's messages and the engine's types; the only place that knows both.
+//!
+//! * `limits`: what a request may ask for at most.
+//! * `error`: why a request was refused, with the path of the field.
+//! * `request`: [`RequestConverter`], message to engine request.
+//! * `chat`: conversations, rendered by the model's template.
+//! * `event`: [`Reply`], engine event to message.
+//! * `collect`: [`Collector`], a stream to one message.
+
+mod chat;
+mod collect;
+mod error;
+mod event;
+mod limits;
+mod request;
+
+pub use chat::{ChatMessage, ChatPrompt, ChatRenderer, ChatRole, TitledDocument};
+pub use collect::{CollectError, Collector};
+pub use error::ConvertError;
+pub use event::{Reply, TokenIdsInReply};
+pub use limits::{Defaults, Limits};
+pub use request::{Converted, RequestConverter};

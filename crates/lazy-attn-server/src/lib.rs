@@ -1,0 +1,7 @@
+//! Edges over an engine handle: conversion between the `lazyattn.v1` API and the engine.
+//!
+//! Reading order:
+//!
+//! * [`convert`]: messages to engine requests (validated), engine events to messages.
+
+pub mod convert;
