@@ -23,3 +23,7 @@ pub use segment::{
     TenantSalt,
 };
 pub use vocab::{BpeVocab, SpecialTokens, TokenizerSource};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExamples;
