@@ -147,6 +147,17 @@ pub struct Played {
 }
 
 /// Drives contexts through an executor.
+///
+/// ```
+/// use lazy_attn_testkit::{FakeConfig, FakeExecutor, Part, Player, expected_tokens};
+/// use lazy_attn_types::AttentionMode;
+///
+/// let request = [Part::document(0..20), Part::document(30..35), Part::text(40..44)];
+/// let mut player = Player::new(FakeExecutor::new(FakeConfig::default()), 1);
+/// let tokens = player.greedy(&request, AttentionMode::Block, 3)?;
+/// assert_eq!(tokens, expected_tokens(&request, AttentionMode::Block, 97, 3));
+/// # Ok::<(), lazy_attn_types::ExecError>(())
+/// ```
 #[derive(Debug)]
 pub struct Player<E> {
     /// The executor.
