@@ -246,6 +246,8 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn decoding_what_was_encoded_gives_the_text_back(text in ".{0,80}") {
+            // SentencePiece writes a space as this mark, so the mark itself comes back as a space.
+            proptest::prop_assume!(!text.contains('▁'));
             for vocab in [byte_level("smollm"), byte_level("llama-bpe"), byte_level("gpt-2"), sentence_piece()] {
                 let tokenizer = gguf(vocab);
                 let tokens = tokenizer.encode(&text).unwrap();
