@@ -46,6 +46,17 @@ pub enum ModelError {
         /// What is wrong and what would work.
         problem: String,
     },
+    /// Attention does not take the model's sizes, or its KV store does not fit.
+    #[error(transparent)]
+    Attention(#[from] lazy_attn::AttnError),
+    /// The worker threads could not be started.
+    #[error("cannot start {num_threads} threads: {problem}; ask for fewer")]
+    Threads {
+        /// Threads asked for.
+        num_threads: usize,
+        /// What the system said.
+        problem: String,
+    },
 }
 
 impl ModelError {
