@@ -20,6 +20,12 @@ const WHEELS: [&str; 5] = [
 /// Compute capabilities every source must compile for.
 const ARCHITECTURES: [&str; 2] = ["80", "90a"];
 
+/// Uses the ABI header as a kernel would.
+const HEADER_CHECK: &str = "#include \"lazy_kernels.h\"\n\
+    extern \"C\" __global__ void la_header_check(LaKv kv, uint32_t *gByte) {\n\
+    \x20   *gByte = la_block_byte(threadIdx.x, threadIdx.y, kv.head_dim);\n\
+    }\n";
+
 #[derive(Args)]
 pub(crate) struct KernelArguments {
     /// Fetches nvcc into `target/` if none is found.
@@ -54,17 +60,12 @@ pub(crate) fn check(root: &Path, fetch: Fetch) -> Result<Outcome> {
     };
     let out = root.join("target/kernels");
     std::fs::create_dir_all(&out)?;
-    let sources = sources(root)?;
-    for source in &sources {
-        for architecture in ARCHITECTURES {
-            compile(
-                root,
-                &nvcc,
-                source,
-                &out.join(format!("{}.{architecture}", stem(source))),
-                architecture,
-            )?;
-        }
+    let header_check = out.join("la_header_check.cu");
+    std::fs::write(&header_check, HEADER_CHECK)?;
+    let mut sources = sources(root)?;
+    sources.insert(0, header_check);
+    for (source, architecture) in sources.iter().flat_map(|source| ARCHITECTURES.map(|a| (source, a))) {
+        compile(root, &nvcc, source, &out, architecture)?;
     }
     Ok(Outcome::Passed(format!("{} sources for sm_{}", sources.len(), ARCHITECTURES.join(", sm_"))))
 }
@@ -87,28 +88,23 @@ fn install(root: &Path, toolchain: &Path) -> Result<()> {
     shell::run(&mut pip)
 }
 
-/// The ABI header first: if it does not compile, nothing does.
 fn sources(root: &Path) -> Result<Vec<PathBuf>> {
     let folder = root.join("kernels");
     let entries = std::fs::read_dir(&folder).with_context(|| format!("no folder {}", folder.display()))?;
     let mut kernels: Vec<PathBuf> =
         entries.flatten().map(|entry| entry.path()).filter(|path| has_extension(path, "cu")).collect();
     kernels.sort();
-    kernels.insert(0, folder.join("abi/lazy_kernels.h"));
     Ok(kernels)
 }
 
 fn compile(root: &Path, nvcc: &Path, source: &Path, out: &Path, architecture: &str) -> Result<()> {
     println!("sm_{architecture} {}", source.display());
+    let stem = source.file_stem().unwrap_or_default().to_string_lossy();
     let mut command = shell::tool(root, nvcc);
-    command.args(["-std=c++17", "-O3", "-Werror", "all-warnings", "-x", "cu", "-cubin", "-I"]);
+    command.args(["-std=c++17", "-O3", "-Werror", "all-warnings", "-cubin", "-I"]);
     command.arg(root.join("kernels/abi"));
     command.arg(format!("-gencode=arch=compute_{architecture},code=sm_{architecture}"));
-    shell::run(command.arg(source).arg("-o").arg(out.with_extension(format!("{architecture}.cubin"))))
-}
-
-fn stem(path: &Path) -> String {
-    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+    shell::run(command.arg(source).arg("-o").arg(out.join(format!("{stem}.sm_{architecture}.cubin"))))
 }
 
 fn has_extension(path: &Path, extension: &str) -> bool {

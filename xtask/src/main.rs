@@ -6,6 +6,8 @@
 //! * [`kernels`]: compiles the CUDA sources where a compiler is found.
 //! * [`shell`]: how the others run commands.
 
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 
 mod bench;
@@ -33,9 +35,19 @@ enum Command {
     Kernels(kernels::KernelArguments),
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
     let root = shell::workspace_root()?;
-    match Arguments::parse().command {
+    match command {
         Command::Ci(arguments) => ci::run(&root, &arguments),
         Command::Tidy => tidy::run(&root),
         Command::Bench(arguments) => bench::run(&root, &arguments),
