@@ -1,0 +1,7 @@
+//! The commands, one module each.
+
+pub(crate) mod demo;
+pub(crate) mod doctor;
+pub(crate) mod generate;
+pub(crate) mod models;
+pub(crate) mod run;

@@ -1,0 +1,157 @@
+//! Exit codes, and errors that carry one.
+//!
+//! | code | meaning |
+//! |---|---|
+//! | 0 | done |
+//! | 1 | a check failed: a wrong answer in `demo`, a finding in `doctor` |
+//! | 2 | usage or bad input: an argument, a file or a request |
+//! | 3 | the model cannot be loaded |
+//! | 4 | the request does not fit the model's context, the KV memory or the queue |
+//! | 5 | internal: the executor or the engine failed |
+
+use std::error::Error;
+use std::fmt::Display;
+use std::io;
+use std::process::ExitCode;
+
+use lazy_attn_engine::EngineError;
+use lazy_attn_models::ModelError;
+use lazy_attn_proto::JsonError;
+use lazy_attn_server::convert::{CollectError, ConvertError};
+
+/// How the program ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// Done.
+    Success = 0,
+    /// A check failed.
+    Failed = 1,
+    /// Usage or bad input.
+    Usage = 2,
+    /// The model cannot be loaded.
+    Model = 3,
+    /// The request does not fit.
+    TooLarge = 4,
+    /// Our fault.
+    Internal = 5,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(exit as u8)
+    }
+}
+
+/// Why a command ended early, and with which code.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) exit: Exit,
+    /// `None` if there is nobody to tell: the reader of our output went away.
+    pub(crate) error: Option<anyhow::Error>,
+}
+
+impl Failure {
+    pub(crate) fn new(exit: Exit, message: impl Display) -> Failure {
+        Failure { exit, error: Some(anyhow::anyhow!("{message}")) }
+    }
+
+    pub(crate) fn usage(message: impl Display) -> Failure {
+        Failure::new(Exit::Usage, message)
+    }
+
+    fn caused(exit: Exit, error: impl Error + Send + Sync + 'static) -> Failure {
+        Failure { exit, error: Some(error.into()) }
+    }
+
+    /// The message with its causes, on one line. A cause that the message repeats already is left out.
+    pub(crate) fn line(&self) -> Option<String> {
+        let error = self.error.as_ref()?;
+        let mut line = error.to_string();
+        for cause in error.chain().skip(1) {
+            let cause = cause.to_string();
+            if !line.contains(&cause) {
+                line = format!("{line}: {cause}");
+            }
+        }
+        Some(line.split_whitespace().collect::<Vec<_>>().join(" "))
+    }
+}
+
+impl From<io::Error> for Failure {
+    /// Errors of our own output; files are read with their name in the message.
+    fn from(error: io::Error) -> Failure {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            return Failure { exit: Exit::Success, error: None };
+        }
+        Failure::caused(Exit::Internal, error)
+    }
+}
+
+impl From<ModelError> for Failure {
+    fn from(error: ModelError) -> Failure {
+        Failure::caused(Exit::Model, error)
+    }
+}
+
+impl From<ConvertError> for Failure {
+    fn from(error: ConvertError) -> Failure {
+        Failure::caused(Exit::Usage, error)
+    }
+}
+
+impl From<JsonError> for Failure {
+    fn from(error: JsonError) -> Failure {
+        let exit = if matches!(error, JsonError::Print { .. }) { Exit::Internal } else { Exit::Usage };
+        Failure::caused(exit, error)
+    }
+}
+
+impl From<CollectError> for Failure {
+    fn from(error: CollectError) -> Failure {
+        Failure::caused(Exit::Internal, error)
+    }
+}
+
+impl From<EngineError> for Failure {
+    fn from(error: EngineError) -> Failure {
+        let exit = match error {
+            EngineError::Param(_) | EngineError::Invalid { .. } => Exit::Usage,
+            EngineError::ContextTooLong { .. }
+            | EngineError::NeverFits { .. }
+            | EngineError::QueueFull { .. } => Exit::TooLarge,
+            _ => Exit::Internal,
+        };
+        Failure::caused(exit, error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_engine_error_ends_with_the_code_of_its_kind() {
+        let cases = [
+            (EngineError::NeverFits { needed_blocks: 2, total_blocks: 1 }, Exit::TooLarge),
+            (EngineError::Invalid { field: "parts".into(), problem: "x".into() }, Exit::Usage),
+            (EngineError::Executor("x".into()), Exit::Internal),
+            (EngineError::ShutDown, Exit::Internal),
+        ];
+        for (error, exit) in cases {
+            assert_eq!(Failure::from(error.clone()).exit, exit, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_failure_prints_on_one_line_without_repeating_its_cause() {
+        let source = io::Error::new(io::ErrorKind::NotFound, "no such\nfile");
+        let error = ModelError::Io { path: "m.gguf".into(), source };
+        assert_eq!(Failure::from(error).line().unwrap(), "cannot read m.gguf: no such file");
+    }
+
+    #[test]
+    fn a_reader_that_went_away_is_no_error() {
+        let failure = Failure::from(io::Error::from(io::ErrorKind::BrokenPipe));
+        assert_eq!((failure.exit, failure.line()), (Exit::Success, None));
+    }
+}

@@ -1,0 +1,127 @@
+//! The composition root: a model, an executor and an engine from the options of the command line.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lazy_attn::KvDtype;
+use lazy_attn_engine::{Engine, EngineConfig, EngineHandle, EngineParts};
+use lazy_attn_models::cpu::{CpuExecutor, CpuModel, CpuOptions, KvBudget, WeightDtype};
+use lazy_attn_models::{LoadOptions, LoadedModel, ModelConfig, ModelRef, load};
+use lazy_attn_text::Tokenizer;
+use lazy_attn_types::{BlockSize, ExecutorInfo};
+
+use crate::args::{EngineArgs, KvDtypeArg, WeightDtypeArg};
+use crate::exit::{Exit, Failure};
+use crate::prompt::Templates;
+use crate::ui::{LoadProgress, Verbosity};
+
+/// A model that is ready to answer.
+#[derive(Debug)]
+pub(crate) struct Session {
+    engine: Engine,
+    pub(crate) model: ModelSummary,
+    pub(crate) templates: Templates,
+}
+
+/// What is known of the loaded model.
+#[derive(Debug, Clone)]
+pub(crate) struct ModelSummary {
+    pub(crate) name: String,
+    pub(crate) config: ModelConfig,
+    /// Bytes of weights that one token reads.
+    pub(crate) weight_bytes: usize,
+    pub(crate) num_threads: usize,
+    /// From the command's start of loading to the engine's readiness.
+    pub(crate) load_time: Duration,
+}
+
+impl Session {
+    /// Loads the model of `args` and starts an engine over it.
+    ///
+    /// # Errors
+    /// [`Exit::Model`] if the model cannot be loaded, [`Exit::Usage`] for options that cannot work.
+    pub(crate) fn start(args: &EngineArgs, verbosity: Verbosity) -> Result<Session, Failure> {
+        let begin = Instant::now();
+        let options = cpu_options(args)?;
+        let progress = LoadProgress::new(verbosity);
+        let load_options = LoadOptions { progress: &progress, ..LoadOptions::default() };
+        let model = load(&args.model.parse::<ModelRef>()?, &load_options)?;
+        let tokenizer = tokenizer(&model)?;
+        let templates = Templates::new(&model.special, &tokenizer);
+        let executor = CpuExecutor::new(CpuModel::from(&model), &options, &progress)?;
+        let (weight_bytes, num_threads) = (executor.weight_bytes_per_step(), executor.num_threads());
+        let parts = EngineParts::new(Box::new(executor), Arc::new(tokenizer), model.special.end.clone());
+        let engine = Engine::start(parts, engine_config(args))?;
+        let LoadedModel { name, config, .. } = model;
+        let model = ModelSummary { name, config, weight_bytes, num_threads, load_time: begin.elapsed() };
+        tracing::info!(
+            model = model.name,
+            threads = num_threads,
+            seconds = model.load_time.as_secs_f64(),
+            "loaded"
+        );
+        Ok(Session { engine, model, templates })
+    }
+
+    /// The way to the engine.
+    pub(crate) fn handle(&self) -> EngineHandle {
+        self.engine.handle()
+    }
+
+    /// Sizes of the executor.
+    pub(crate) fn executor_info(&self) -> ExecutorInfo {
+        self.engine.handle().executor_info().clone()
+    }
+}
+
+fn tokenizer(model: &LoadedModel) -> Result<Tokenizer, Failure> {
+    let Some(source) = &model.tokenizer else {
+        let problem = "has no tokenizer, which every command here needs; use a trained model";
+        return Err(Failure::new(Exit::Model, format!("model {} {problem}", model.name)));
+    };
+    Tokenizer::from_source(source, &model.special)
+        .map_err(|error| Failure::new(Exit::Model, format!("model {}: {error}", model.name)))
+}
+
+fn cpu_options(args: &EngineArgs) -> Result<CpuOptions, Failure> {
+    let block_size = BlockSize::new(args.block_size).ok_or_else(|| {
+        Failure::usage(format!(
+            "--block-size is {}, but must be a power of two from 1 to 256",
+            args.block_size
+        ))
+    })?;
+    let default = CpuOptions::default();
+    let kv_budget = match (args.kv_blocks, args.kv_memory) {
+        (Some(num_blocks), _) => KvBudget::Blocks(num_blocks),
+        (None, Some(size)) => KvBudget::Bytes(size.0),
+        (None, None) => default.kv_budget,
+    };
+    Ok(CpuOptions {
+        num_threads: args.threads,
+        weight_dtype: match args.weight_dtype {
+            WeightDtypeArg::Auto => WeightDtype::Auto,
+            WeightDtypeArg::F32 => WeightDtype::F32,
+            WeightDtypeArg::Bf16 => WeightDtype::Bf16,
+            WeightDtypeArg::Q8_0 => WeightDtype::Q8_0,
+        },
+        kv_dtype: match args.kv_dtype {
+            KvDtypeArg::Auto => default.kv_dtype,
+            KvDtypeArg::F32 => Some(KvDtype::F32),
+            KvDtypeArg::F16 => Some(KvDtype::F16),
+            KvDtypeArg::Bf16 => Some(KvDtype::Bf16),
+        },
+        kv_budget,
+        block_size,
+        max_step_tokens: args.max_step_tokens,
+    })
+}
+
+/// A step must have room for one token of every running sequence and one more.
+fn engine_config(args: &EngineArgs) -> EngineConfig {
+    let default = EngineConfig::default();
+    EngineConfig {
+        max_step_tokens: args.max_step_tokens,
+        max_running: default.max_running.min(args.max_step_tokens - 1),
+        ..default
+    }
+}

@@ -1,0 +1,131 @@
+//! Progress on stderr: bars on a terminal, one line per 10 % elsewhere, nothing with `--json`.
+
+use std::io::{IsTerminal, stderr};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use lazy_attn_models::Progress;
+
+/// Whether progress is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verbosity {
+    /// It is.
+    Normal,
+    /// It is not.
+    Quiet,
+}
+
+const BYTES_STYLE: &str = "{msg:>11} [{bar:32}] {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+const TOKENS_STYLE: &str = "{msg:>11} [{bar:32}] {pos}/{len} tokens {per_sec} {eta}";
+/// Work below this is over before anybody could read of it.
+const MIN_REPORTED_BYTES: u64 = 64 << 20;
+const MIN_REPORTED_TOKENS: u64 = 512;
+
+/// One task: a bar, or lines at every tenth.
+#[derive(Debug)]
+enum Task {
+    Bar(ProgressBar),
+    Lines { name: String, total: u64, next_tenth: u64 },
+}
+
+impl Task {
+    fn begin(name: &str, total: u64, style: &str) -> Task {
+        if stderr().is_terminal() {
+            let bar = ProgressBar::new(total).with_message(name.to_owned());
+            let style = ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
+            bar.set_style(style.progress_chars("=> "));
+            return Task::Bar(bar);
+        }
+        Task::Lines { name: name.to_owned(), total, next_tenth: 1 }
+    }
+
+    fn set(&mut self, done: u64) {
+        match self {
+            Task::Bar(bar) => bar.set_position(done),
+            Task::Lines { name, total, next_tenth } => {
+                let tenth = done.saturating_mul(10).checked_div(*total).unwrap_or(10).min(10);
+                if tenth >= *next_tenth {
+                    eprintln!("{name}: {} %", tenth * 10);
+                    *next_tenth = tenth + 1;
+                }
+            }
+        }
+    }
+
+    fn end(&self) {
+        if let Task::Bar(bar) = self {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// Shows downloads, hashing and packing of a model.
+#[derive(Debug)]
+pub(crate) struct LoadProgress {
+    verbosity: Verbosity,
+    task: Mutex<Option<Task>>,
+    done: AtomicU64,
+}
+
+impl LoadProgress {
+    pub(crate) fn new(verbosity: Verbosity) -> LoadProgress {
+        LoadProgress { verbosity, task: Mutex::new(None), done: AtomicU64::new(0) }
+    }
+
+    fn with_task(&self, change: impl FnOnce(&mut Option<Task>)) {
+        // Progress is worth nothing after a panic on another thread.
+        if let Ok(mut task) = self.task.lock() {
+            change(&mut task);
+        }
+    }
+}
+
+impl Progress for LoadProgress {
+    fn begin(&self, task: &str, total_bytes: u64) {
+        let is_shown = self.verbosity == Verbosity::Normal && total_bytes >= MIN_REPORTED_BYTES;
+        self.done.store(0, Ordering::Relaxed);
+        self.with_task(|slot| *slot = is_shown.then(|| Task::begin(task, total_bytes, BYTES_STYLE)));
+    }
+
+    fn advance(&self, bytes: u64) {
+        let done = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        self.with_task(|slot| slot.iter_mut().for_each(|task| task.set(done)));
+    }
+
+    fn finish(&self) {
+        self.with_task(|slot| {
+            if let Some(task) = slot.take() {
+                task.end();
+            }
+        });
+    }
+}
+
+/// Shows how much of a prompt is encoded.
+#[derive(Debug)]
+pub(crate) struct EncodeProgress {
+    task: Option<Task>,
+}
+
+impl EncodeProgress {
+    /// Progress over `total_tokens` that have to be computed.
+    pub(crate) fn new(verbosity: Verbosity, total_tokens: u64) -> EncodeProgress {
+        let is_shown = verbosity == Verbosity::Normal && total_tokens >= MIN_REPORTED_TOKENS;
+        EncodeProgress { task: is_shown.then(|| Task::begin("encoding", total_tokens, TOKENS_STYLE)) }
+    }
+
+    pub(crate) fn is_shown(&self) -> bool {
+        self.task.is_some()
+    }
+
+    pub(crate) fn set(&mut self, num_tokens: u64) {
+        self.task.iter_mut().for_each(|task| task.set(num_tokens));
+    }
+}
+
+impl Drop for EncodeProgress {
+    fn drop(&mut self) {
+        self.task.iter().for_each(Task::end);
+    }
+}
