@@ -1,12 +1,45 @@
 //! The loop: intake, plan, flatten, execute, sample, publish.
+//!
+//! One thread owns the scheduler and the executor; everything else is a handle to it. Reading order, which is that of the
+//! data:
+//!
+//! * [`request`]: what a client asks and gets back.
+//! * [`config`], [`clock`]: bounds and time, both injected.
+//! * [`handle`]: starting an engine, submitting, reading statistics.
+//! * `intake`: a request becomes a context, on the submitting thread.
+//! * `step_loop`: plan, execute, commit, over and over.
+//! * [`flatten`]: a plan becomes the arrays of the executor.
+//! * [`sampling`], [`stop`]: logits become a token, and the end of a sequence.
+//! * `egress`: tokens become events; [`stream`]: the reader's end.
 
+pub mod clock;
+mod command;
+pub mod config;
+mod egress;
 mod error;
-mod request;
+pub mod flatten;
+pub mod handle;
+mod intake;
+pub mod request;
+mod sample;
 pub mod sampling;
+pub mod stats;
+mod step_loop;
 pub mod stop;
+pub mod stream;
 
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use config::EngineConfig;
 pub use error::EngineError;
+pub use flatten::flatten;
+pub use handle::{Engine, EngineHandle, EngineParts};
 pub use request::{
     CacheUse, Event, FinishReason, GenerateRequest, GeneratedToken, Part, PartContent, PartOutcome,
     ResolvedPart, Timing, TokenLogprob, Usage,
 };
+pub use stats::EngineStats;
+pub use stream::RequestStream;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExamples;

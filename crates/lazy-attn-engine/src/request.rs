@@ -54,6 +54,22 @@ pub struct GenerateRequest {
     pub tenant: TenantSalt,
 }
 
+impl GenerateRequest {
+    /// `parts` with the defaults: block attention, greedy, the process's one user.
+    #[must_use]
+    pub fn new(parts: Vec<Part>) -> GenerateRequest {
+        GenerateRequest {
+            parts,
+            attention: AttentionMode::Block,
+            sampling: SamplingParams::default(),
+            stopping: StopParams::default(),
+            output: OutputParams::default(),
+            cache: CacheUse::ReadWrite,
+            tenant: TenantSalt::SINGLE_USER,
+        }
+    }
+}
+
 /// How one part of the prompt was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PartOutcome {

@@ -1,0 +1,100 @@
+//! The bounds of an engine, as plain data.
+
+use lazy_attn_kv::EvictionPolicy;
+use lazy_attn_sched::{AdmissionPolicy, SchedConfig};
+use lazy_attn_types::{ExecutorInfo, ParamError};
+
+/// Everything that can be set about an engine. Flags mirror these fields.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EngineConfig {
+    /// Most tokens one step runs; the executor's own bound applies too.
+    pub max_step_tokens: u32,
+    /// Most sequences that run at once.
+    pub max_running: u32,
+    /// Most requests that wait.
+    pub max_waiting: usize,
+    /// Most parts of one request.
+    pub max_parts: usize,
+    /// Who is admitted next.
+    pub admission: AdmissionPolicy,
+    /// Which cached segment goes when blocks are needed.
+    pub eviction: EvictionPolicy,
+    /// From it and the request's id the seed of a request that brings none is made.
+    pub seed: u64,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        EngineConfig {
+            max_step_tokens: 512,
+            max_running: 64,
+            max_waiting: 256,
+            max_parts: 256,
+            admission: AdmissionPolicy::Fcfs,
+            eviction: EvictionPolicy::CostAware,
+            seed: 0,
+        }
+    }
+}
+
+impl EngineConfig {
+    /// Checks the bounds against each other and against the executor's.
+    ///
+    /// # Errors
+    /// [`ParamError`] naming the first bound that cannot work.
+    pub fn validate(&self, info: &ExecutorInfo) -> Result<(), ParamError> {
+        let error = |field, value: u64, allowed| ParamError { field, value: value.to_string(), allowed };
+        if self.max_parts == 0 {
+            return Err(error("engine.max_parts", 0, "at least 1"));
+        }
+        if self.max_waiting == 0 {
+            return Err(error("engine.max_waiting", 0, "at least 1"));
+        }
+        if self.max_running == 0 {
+            return Err(error("engine.max_running", 0, "at least 1"));
+        }
+        let step_tokens = self.step_tokens(info);
+        if step_tokens <= self.max_running {
+            let (value, allowed) =
+                (u64::from(step_tokens), "above engine.max_running (the executor's bound applies)");
+            return Err(error("engine.max_step_tokens", value, allowed));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn scheduler(&self, info: &ExecutorInfo) -> SchedConfig {
+        SchedConfig {
+            max_step_tokens: self.step_tokens(info),
+            max_running: self.max_running,
+            max_waiting: self.max_waiting,
+            admission: self.admission,
+        }
+    }
+
+    fn step_tokens(&self, info: &ExecutorInfo) -> u32 {
+        self.max_step_tokens.min(info.max_step_tokens)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lazy_attn_testkit::{FakeConfig, FakeExecutor};
+    use lazy_attn_types::Executor;
+
+    use super::*;
+
+    #[test]
+    fn bounds_are_refused_one_past_what_works() {
+        let executor = FakeExecutor::new(FakeConfig { max_step_tokens: 65, ..FakeConfig::default() });
+        let refused = |change: fn(&mut EngineConfig)| {
+            let mut config = EngineConfig::default();
+            change(&mut config);
+            config.validate(executor.info()).map_err(|error| error.field)
+        };
+        assert_eq!(refused(|_| ()), Ok(()));
+        assert_eq!(refused(|c| c.max_running = 65), Err("engine.max_step_tokens"));
+        assert_eq!(refused(|c| c.max_running = 0), Err("engine.max_running"));
+        assert_eq!(refused(|c| c.max_waiting = 0), Err("engine.max_waiting"));
+        assert_eq!(refused(|c| c.max_parts = 0), Err("engine.max_parts"));
+    }
+}

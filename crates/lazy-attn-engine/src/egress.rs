@@ -1,0 +1,182 @@
+//! Tokens become events: the state of a request between its steps.
+
+use std::time::Duration;
+
+use lazy_attn_kv::Found;
+use lazy_attn_sched::{Outcome, PlannedRun, Work};
+use lazy_attn_types::{SequenceId, Timestamp};
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::command::{Job, QueuePlace};
+use crate::intake::PreparedPart;
+use crate::sample::Sample;
+use crate::sampling::{SampleError, SamplingScratch};
+use crate::{EngineError, Event, PartOutcome, ResolvedPart, Timing, Usage};
+
+/// When things happened to a request.
+#[derive(Debug)]
+struct Times {
+    submitted: Timestamp,
+    first_run: Option<Timestamp>,
+    first_token: Option<Timestamp>,
+    last_token: Option<Timestamp>,
+}
+
+/// A request the loop knows.
+#[derive(Debug)]
+pub(crate) struct LiveRequest {
+    job: LiveJob,
+    samples: Vec<Sample>,
+    num_admitted: usize,
+    num_finished: usize,
+    /// Given up when the last sample is admitted.
+    place: Option<QueuePlace>,
+    /// Segment tokens computed for this request.
+    led_tokens: u32,
+    documents_reused: u32,
+    times: Times,
+}
+
+/// What does not change.
+#[derive(Debug)]
+struct LiveJob {
+    request: lazy_attn_types::RequestId,
+    sequences: Vec<SequenceId>,
+    parts: Vec<PreparedPart>,
+    prompt_tokens: u32,
+    seed: u64,
+    events: UnboundedSender<Event>,
+}
+
+impl LiveRequest {
+    pub(crate) fn new(job: Job) -> LiveRequest {
+        let times = Times { submitted: job.submitted, first_run: None, first_token: None, last_token: None };
+        LiveRequest {
+            samples: job.samples,
+            num_admitted: 0,
+            num_finished: 0,
+            place: Some(job.place),
+            led_tokens: 0,
+            documents_reused: 0,
+            times,
+            job: LiveJob {
+                request: job.request,
+                sequences: job.sequences,
+                prompt_tokens: job.prepared.context.num_prompt_tokens(),
+                parts: job.prepared.parts,
+                seed: job.seed,
+                events: job.events,
+            },
+        }
+    }
+
+    pub(crate) fn sequences(&self) -> &[SequenceId] {
+        &self.job.sequences
+    }
+
+    /// A sample starts to run; the first one tells how every part was found.
+    pub(crate) fn admit(&mut self, found: &[Found]) {
+        self.num_admitted += 1;
+        if self.num_admitted == 1 {
+            let parts: Vec<ResolvedPart> = self.job.parts.iter().map(|part| resolved(part, found)).collect();
+            let reused = parts.iter().zip(&self.job.parts);
+            let reused = reused.filter(|(part, own)| own.is_document && part.outcome != PartOutcome::Miss);
+            self.documents_reused = reused.count() as u32;
+            self.send(Event::Started { request: self.job.request, parts, seed: self.job.seed });
+        }
+        if self.num_admitted == self.job.sequences.len() {
+            self.place = None;
+        }
+    }
+
+    /// A step at `now` does `run` for this request.
+    pub(crate) fn note_run(&mut self, run: &PlannedRun, now: Timestamp) {
+        self.times.first_run.get_or_insert(now);
+        if matches!(run.work, Work::Encode | Work::Prefill) {
+            self.led_tokens = self.led_tokens.saturating_add(run.num_tokens);
+        }
+    }
+
+    /// The row of `sequence` came out of a step that ended at `now`.
+    pub(crate) fn row(
+        &mut self,
+        sequence: SequenceId,
+        logits: &[f32],
+        scratch: &mut SamplingScratch,
+        now: Timestamp,
+    ) -> Result<Outcome, SampleError> {
+        // Sequences of a request are numbered in a row.
+        let index = (sequence.0 - self.job.sequences[0].0) as usize;
+        let sampled = self.samples[index].push(scratch, logits)?;
+        self.times.first_token.get_or_insert(now);
+        self.times.last_token = Some(now);
+        let index = index as u32;
+        let token = sampled.token.chosen.token;
+        self.send(Event::Delta { index, text: sampled.text, tokens: vec![sampled.token] });
+        let Some(reason) = sampled.finish else { return Ok(Outcome::Continue(token)) };
+        self.send(Event::Finished { index, reason });
+        self.num_finished += 1;
+        Ok(Outcome::Finished)
+    }
+
+    /// Whether every sample has ended.
+    pub(crate) fn is_done(&self) -> bool {
+        self.num_finished == self.job.sequences.len()
+    }
+
+    /// Sends the last event of a request that is done.
+    pub(crate) fn done(self) {
+        let usage = self.usage();
+        let timing = self.times.timing();
+        self.send(Event::Done { usage, timing });
+    }
+
+    /// Sends the last event of a request that cannot go on.
+    pub(crate) fn fail(self, error: EngineError) {
+        self.send(Event::Failed(error));
+    }
+
+    fn usage(&self) -> Usage {
+        let prompt_tokens = self.job.prompt_tokens;
+        // The last prompt token is always run. A sample that started late may have computed a segment again.
+        let computed_prompt_tokens = self.led_tokens.min(prompt_tokens - 1) + 1;
+        Usage {
+            prompt_tokens,
+            cached_prompt_tokens: prompt_tokens - computed_prompt_tokens,
+            computed_prompt_tokens,
+            completion_tokens: self.samples.iter().map(Sample::num_generated).sum(),
+            documents_total: self.job.parts.iter().filter(|part| part.is_document).count() as u32,
+            documents_reused: self.documents_reused,
+        }
+    }
+
+    fn send(&self, event: Event) {
+        // A reader that went away has sent its cancellation already.
+        let _ = self.job.events.send(event);
+    }
+}
+
+impl Times {
+    fn timing(&self) -> Timing {
+        let between = |later: Option<Timestamp>, earlier: Option<Timestamp>| match (later, earlier) {
+            (Some(later), Some(earlier)) => Duration::from_micros(later.micros_since(earlier)),
+            _ => Duration::ZERO,
+        };
+        Timing {
+            queue: between(self.first_run, Some(self.submitted)),
+            time_to_first_token: between(self.first_token, Some(self.submitted)),
+            prefill: between(self.first_token, self.first_run),
+            decode: between(self.last_token, self.first_token),
+        }
+    }
+}
+
+fn resolved(part: &PreparedPart, found: &[Found]) -> ResolvedPart {
+    let outcome = match part.segment_index.and_then(|index| found.get(index)) {
+        Some(Found::Hit) => PartOutcome::Hit,
+        Some(Found::Joined) => PartOutcome::Joined,
+        // The last prompt token alone has no segment: it is always run.
+        Some(Found::Miss) | None => PartOutcome::Miss,
+    };
+    ResolvedPart { num_tokens: part.num_tokens, document_key: part.document_key.clone(), outcome }
+}

@@ -1,0 +1,136 @@
+//! A plan as the arrays of the executor. Pure.
+
+use std::collections::HashMap;
+
+use lazy_attn_sched::{PlacedSegment, PlannedRun, StepPlan};
+use lazy_attn_types::{BlockId, Run, SegmentHandle, SegmentView, StepInput};
+
+/// Lays `plan` out; the block list of a segment that several runs read is stored once.
+#[must_use]
+pub fn flatten(plan: &StepPlan) -> StepInput {
+    let mut flattener = Flattener::default();
+    for run in &plan.runs {
+        flattener.push(run);
+    }
+    flattener.input
+}
+
+#[derive(Default)]
+struct Flattener {
+    input: StepInput,
+    first_blocks: HashMap<SegmentHandle, u32>,
+}
+
+impl Flattener {
+    fn push(&mut self, run: &PlannedRun) {
+        // Entries are counted in `u32`: a step has at most 2^32 tokens, views and blocks.
+        let first_token = self.input.tokens.len() as u32;
+        let first_segment = self.input.segments.len() as u32;
+        for segment in run.earlier().iter().chain([&run.own]) {
+            self.push_view(segment);
+        }
+        self.input.tokens.extend_from_slice(run.tokens());
+        self.input.runs.push(Run {
+            first_token,
+            num_tokens: run.num_tokens,
+            first_segment,
+            num_segments: self.input.segments.len() as u32 - first_segment,
+            first_local: run.first_local,
+        });
+        if run.work.wants_logits() {
+            self.input.output_tokens.push(first_token + run.num_tokens - 1);
+        }
+    }
+
+    fn push_view(&mut self, segment: &PlacedSegment) {
+        let block_ids: &mut Vec<BlockId> = &mut self.input.block_ids;
+        let first_block = *self.first_blocks.entry(segment.handle).or_insert_with(|| {
+            let first = block_ids.len() as u32;
+            block_ids.extend_from_slice(&segment.blocks);
+            first
+        });
+        self.input.segments.push(SegmentView {
+            handle: segment.handle,
+            first_block,
+            num_blocks: segment.blocks.len() as u32,
+            num_tokens: segment.num_tokens,
+            start: segment.start,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use lazy_attn_sched::{RunTokens, Work};
+    use lazy_attn_types::{Position, SequenceId, TokenId};
+
+    use super::*;
+
+    fn segment(handle: u64, blocks: &[u32], num_tokens: u32, start: u32) -> PlacedSegment {
+        PlacedSegment {
+            handle: SegmentHandle(handle),
+            blocks: blocks.iter().copied().map(BlockId).collect(),
+            num_tokens,
+            start: Position(start),
+        }
+    }
+
+    fn plan(runs: Vec<PlannedRun>) -> StepPlan {
+        StepPlan {
+            step: 0,
+            runs,
+            admitted: Vec::new(),
+            rejected: Vec::new(),
+            num_running: 2,
+            num_waiting: 0,
+            max_tokens: 16,
+        }
+    }
+
+    #[test]
+    fn a_document_two_sequences_read_at_different_places_has_one_block_list() {
+        let tail = |sequence: u64, token, start, own: PlacedSegment| PlannedRun {
+            sequence: SequenceId(sequence),
+            work: Work::Decode,
+            source: RunTokens::OfTail(TokenId(token)),
+            first_local: own.num_tokens - 1,
+            num_tokens: 1,
+            context: Arc::new([segment(1, &[7, 8], 5, start)]),
+            num_earlier: 1,
+            own,
+        };
+        let input = flatten(&plan(vec![
+            tail(1, 40, 0, segment(2, &[9], 1, 5)),
+            tail(2, 41, 30, segment(3, &[4], 2, 35)),
+        ]));
+        assert_eq!(input.tokens, [TokenId(40), TokenId(41)]);
+        assert_eq!(input.block_ids, [7, 8, 9, 4].map(BlockId));
+        let views: Vec<_> =
+            input.segments.iter().map(|view| (view.handle.0, view.first_block, view.start.0)).collect();
+        assert_eq!(views, [(1, 0, 0), (2, 2, 5), (1, 0, 30), (3, 3, 35)]);
+        let runs: Vec<_> =
+            input.runs.iter().map(|run| (run.first_token, run.first_segment, run.first_local)).collect();
+        assert_eq!(runs, [(0, 0, 0), (1, 2, 1)]);
+        assert_eq!(input.output_tokens, [0, 1]);
+    }
+
+    #[test]
+    fn a_chunk_of_a_segment_takes_its_tokens_and_wants_no_logits() {
+        let own = PlacedSegment { num_tokens: 5, ..segment(1, &[3, 1], 7, 0) };
+        let input = flatten(&plan(vec![PlannedRun {
+            sequence: SequenceId(1),
+            work: Work::Encode,
+            source: RunTokens::OfSegment((10..17).map(TokenId).collect()),
+            first_local: 2,
+            num_tokens: 3,
+            context: Arc::new([segment(9, &[0], 1, 0)]),
+            num_earlier: 0,
+            own,
+        }]));
+        assert_eq!(input.tokens, [12, 13, 14].map(TokenId));
+        assert_eq!((input.segments.len(), input.segments[0].num_tokens), (1, 5));
+        assert!(input.output_tokens.is_empty());
+    }
+}

@@ -1,0 +1,211 @@
+//! Starting an engine, submitting to it, reading its statistics.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread::JoinHandle;
+
+use lazy_attn_kv::{KvCache, KvConfig};
+use lazy_attn_sched::Scheduler;
+use lazy_attn_text::Tokenizer;
+use lazy_attn_types::{Executor, ExecutorInfo, RequestId, SequenceId, TokenId};
+use tokio::sync::mpsc::unbounded_channel;
+
+use crate::command::{Command, Job, QueuePlace};
+use crate::intake::Intake;
+use crate::sample::Sample;
+use crate::sampling::SequenceSeed;
+use crate::step_loop::StepLoop;
+use crate::{Clock, EngineConfig, EngineError, EngineStats, GenerateRequest, RequestStream, SystemClock};
+
+/// What an engine is made of.
+pub struct EngineParts {
+    /// Runs the steps.
+    pub executor: Box<dyn Executor>,
+    /// Text to tokens and back.
+    pub tokenizer: Arc<Tokenizer>,
+    /// The model's own end tokens.
+    pub end_tokens: Vec<TokenId>,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl EngineParts {
+    /// Parts with the system's clock.
+    #[must_use]
+    pub fn new(
+        executor: Box<dyn Executor>,
+        tokenizer: Arc<Tokenizer>,
+        end_tokens: Vec<TokenId>,
+    ) -> EngineParts {
+        EngineParts { executor, tokenizer, end_tokens, clock: Arc::new(SystemClock::new()) }
+    }
+}
+
+/// What the loop and all handles see.
+pub(crate) struct Shared {
+    pub(crate) clock: Arc<dyn Clock>,
+    config: EngineConfig,
+    pub(crate) stats: Mutex<EngineStats>,
+    tokenizer: Arc<Tokenizer>,
+    end_tokens: Vec<TokenId>,
+    info: ExecutorInfo,
+    intake: Intake,
+    num_waiting: Arc<AtomicUsize>,
+    next_request: AtomicU64,
+    next_sequence: AtomicU64,
+}
+
+/// A running engine. Dropping it shuts it down and waits for its thread.
+#[derive(Debug)]
+pub struct Engine {
+    handle: EngineHandle,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Engine {
+    /// Starts the loop on a thread of its own.
+    ///
+    /// # Errors
+    /// [`EngineError::Param`] if a bound of `config` cannot work, [`EngineError::Executor`] if the system refuses the
+    /// thread.
+    pub fn start(parts: EngineParts, config: EngineConfig) -> Result<Engine, EngineError> {
+        let EngineParts { executor, tokenizer, end_tokens, clock } = parts;
+        let info = executor.info().clone();
+        config.validate(&info)?;
+        let kv = KvCache::new(KvConfig {
+            num_blocks: info.num_blocks,
+            block_size: info.block_size,
+            kv_bytes_per_token: info.kv_bytes_per_token,
+            policy: config.eviction,
+        });
+        let scheduler = Scheduler::new(config.scheduler(&info), kv)
+            .map_err(|error| EngineError::Invalid { field: "engine".into(), problem: error.to_string() })?;
+        let shared = Arc::new(Shared {
+            config,
+            clock,
+            end_tokens,
+            stats: Mutex::new(EngineStats { sched: scheduler.stats(), ..EngineStats::default() }),
+            intake: Intake::new(Arc::clone(&tokenizer), info.clone(), config.max_parts),
+            tokenizer,
+            info,
+            num_waiting: Arc::default(),
+            next_request: AtomicU64::new(1),
+            next_sequence: AtomicU64::new(1),
+        });
+        let (sender, receiver) = mpsc::channel();
+        let step_loop = StepLoop::new(Arc::clone(&shared), executor, scheduler, receiver);
+        let thread = std::thread::Builder::new().name("lazy-attn-engine".into());
+        let thread = thread
+            .spawn(move || step_loop.run())
+            .map_err(|error| EngineError::Executor(format!("no thread for the engine: {error}")))?;
+        Ok(Engine { handle: EngineHandle { shared, commands: sender }, thread: Some(thread) })
+    }
+
+    /// A handle to it; handles outlive the engine, but then refuse everything.
+    #[must_use]
+    pub fn handle(&self) -> EngineHandle {
+        self.handle.clone()
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.handle.shutdown();
+        if let Some(thread) = self.thread.take() {
+            // A panic of the loop has been reported by its thread, and its streams have ended with a failure.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A way to the engine, for any number of threads.
+#[derive(Clone)]
+pub struct EngineHandle {
+    shared: Arc<Shared>,
+    commands: mpsc::Sender<Command>,
+}
+
+impl EngineHandle {
+    /// Tokenises and checks `request` on this thread and hands it to the engine.
+    ///
+    /// # Errors
+    /// [`EngineError::Param`] and [`EngineError::Invalid`] for a field outside its range,
+    /// [`EngineError::ContextTooLong`] and [`EngineError::NeverFits`] for a request that could never run,
+    /// [`EngineError::QueueFull`] if [`EngineConfig::max_waiting`] requests wait already, [`EngineError::ShutDown`]
+    /// after the engine's end.
+    pub fn submit(&self, request: GenerateRequest) -> Result<RequestStream, EngineError> {
+        let shared = &self.shared;
+        let submitted = shared.clock.now();
+        // Before the costly part, so that an overloaded engine refuses fast.
+        let place = QueuePlace::take(&shared.num_waiting, shared.config.max_waiting)?;
+        let prepared = shared.intake.prepare(request)?;
+        let id = RequestId(shared.next_request.fetch_add(1, Ordering::Relaxed));
+        let num_samples = u64::from(prepared.sampling.n);
+        let first = shared.next_sequence.fetch_add(num_samples, Ordering::Relaxed);
+        let sequences = (first..first + num_samples).map(SequenceId).collect();
+        let seed = prepared.sampling.seed.unwrap_or_else(|| seed_of(shared.config.seed, id));
+        let sample = |index| {
+            let seed = SequenceSeed::new(seed, index);
+            Sample::new(&prepared, &shared.tokenizer, &shared.end_tokens, seed)
+        };
+        let samples = (0..prepared.sampling.n).map(sample).collect();
+        let (events, receiver) = unbounded_channel();
+        let job = Job { request: id, sequences, prepared, seed, samples, events, submitted, place };
+        self.send(Command::Submit(Box::new(job)))?;
+        Ok(RequestStream::new(id, receiver, self.commands.clone()))
+    }
+
+    /// The statistics after the last step; never waits.
+    #[must_use]
+    pub fn stats(&self) -> EngineStats {
+        // A panic elsewhere leaves plain numbers behind.
+        *self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The statistics once everything this thread did before (submitting, dropping streams) has reached the loop; waits
+    /// for the running step.
+    ///
+    /// # Errors
+    /// [`EngineError::ShutDown`] after the engine's end.
+    pub fn settled_stats(&self) -> Result<EngineStats, EngineError> {
+        let (reply, answer) = mpsc::channel();
+        self.send(Command::Stats(reply))?;
+        answer.recv().map_err(|_| EngineError::ShutDown)
+    }
+
+    /// Sizes and identity of the executor.
+    #[must_use]
+    pub fn executor_info(&self) -> &ExecutorInfo {
+        &self.shared.info
+    }
+
+    /// The tokenizer.
+    #[must_use]
+    pub fn tokenizer(&self) -> &Arc<Tokenizer> {
+        &self.shared.tokenizer
+    }
+
+    /// Ends every request with [`EngineError::ShutDown`] after the running step, and the loop with them.
+    pub fn shutdown(&self) {
+        // An engine that is gone has shut down already.
+        let _ = self.commands.send(Command::ShutDown);
+    }
+
+    fn send(&self, command: Command) -> Result<(), EngineError> {
+        self.commands.send(command).map_err(|_| EngineError::ShutDown)
+    }
+}
+
+impl std::fmt::Debug for EngineHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EngineHandle").field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
+
+/// SplitMix64 of the engine's seed and the request's id: requests differ, runs of the same requests do not.
+fn seed_of(engine_seed: u64, request: RequestId) -> u64 {
+    let mut z = engine_seed.wrapping_add(request.0.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}

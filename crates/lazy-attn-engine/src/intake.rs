@@ -1,0 +1,191 @@
+//! From a request to a context. Runs on the submitting thread, so that the loop never waits for a tokenizer.
+
+use std::sync::Arc;
+
+use lazy_attn_kv::Scope;
+use lazy_attn_sched::blocks_needed;
+use lazy_attn_text::Tokenizer;
+use lazy_attn_types::{
+    Context, ContextBuilder, ExecutorInfo, Fingerprint, KeySpace, OutputParams, ParamError, RequestId,
+    SamplingParams, SegmentKind, StopParams, TokenId,
+};
+
+use crate::{CacheUse, EngineError, GenerateRequest, Part, PartContent};
+
+/// A part of the prompt after tokenisation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PreparedPart {
+    pub(crate) num_tokens: u32,
+    /// Content key of a document; empty for text.
+    pub(crate) document_key: String,
+    /// Its segment in the context. The last part has none if it is a single token.
+    pub(crate) segment_index: Option<usize>,
+    pub(crate) is_document: bool,
+}
+
+/// A validated request.
+#[derive(Debug, Clone)]
+pub(crate) struct Prepared {
+    pub(crate) context: Arc<Context>,
+    pub(crate) parts: Vec<PreparedPart>,
+    pub(crate) sampling: SamplingParams,
+    pub(crate) stopping: StopParams,
+    pub(crate) output: OutputParams,
+    pub(crate) cache: CacheUse,
+}
+
+impl Prepared {
+    pub(crate) fn scope(&self, request: RequestId) -> Scope {
+        match self.cache {
+            CacheUse::ReadWrite => Scope::Shared,
+            CacheUse::Bypass => Scope::Private(request),
+        }
+    }
+}
+
+/// What intake knows of the engine.
+#[derive(Debug)]
+pub(crate) struct Intake {
+    tokenizer: Arc<Tokenizer>,
+    info: ExecutorInfo,
+    fingerprint: Fingerprint,
+    max_parts: usize,
+}
+
+impl Intake {
+    pub(crate) fn new(tokenizer: Arc<Tokenizer>, info: ExecutorInfo, max_parts: usize) -> Intake {
+        let tokenizer_fingerprint = tokenizer.fingerprint();
+        let fingerprint =
+            Fingerprint::of(&[("executor", &info.fingerprint.0), ("tokenizer", &tokenizer_fingerprint.0)]);
+        Intake { tokenizer, info, fingerprint, max_parts }
+    }
+
+    pub(crate) fn prepare(&self, request: GenerateRequest) -> Result<Prepared, EngineError> {
+        request.sampling.validate()?;
+        request.stopping.validate()?;
+        request.output.validate()?;
+        self.check_tokens(&request)?;
+        let (context, parts) = self.context(&request)?;
+        self.check_size(&context, request.stopping.max_tokens)?;
+        let GenerateRequest { sampling, stopping, output, cache, .. } = request;
+        Ok(Prepared { context: Arc::new(context), parts, sampling, stopping, output, cache })
+    }
+
+    /// Tokens named in the parameters exist.
+    fn check_tokens(&self, request: &GenerateRequest) -> Result<(), ParamError> {
+        let biased = request.sampling.logit_bias.iter().map(|&(token, _)| ("sampling.logit_bias", token));
+        let stops = request.stopping.stop_tokens.iter().map(|&token| ("stopping.stop_tokens", token));
+        match biased.chain(stops).find(|(_, token)| token.0 >= self.info.vocab_size) {
+            None => Ok(()),
+            Some((field, token)) => {
+                Err(ParamError { field, value: token.0.to_string(), allowed: "below the vocabulary's size" })
+            }
+        }
+    }
+
+    fn context(&self, request: &GenerateRequest) -> Result<(Context, Vec<PreparedPart>), EngineError> {
+        let num_parts = request.parts.len();
+        if num_parts > self.max_parts {
+            let problem = format!("{num_parts} parts were given, at most {} are allowed", self.max_parts);
+            return Err(EngineError::Invalid { field: "parts".into(), problem });
+        }
+        match request.parts.last() {
+            None => return Err(invalid("parts", "there are none; give at least one text part")),
+            Some(Part::Document(_)) => {
+                let field = format!("parts[{}]", num_parts - 1);
+                return Err(invalid(&field, "the last part must be text (the question), not a document"));
+            }
+            Some(Part::Text(_)) => {}
+        }
+        let keys = KeySpace::new(request.tenant, self.fingerprint);
+        let mut builder = ContextBuilder::new(keys, request.attention);
+        let num_leading = self.push_bos(&mut builder, &request.parts[0])?;
+        let mut lengths = Vec::with_capacity(num_parts);
+        for (index, part) in request.parts.iter().enumerate() {
+            let tokens = self.tokens(index, part)?;
+            lengths.push(tokens.len() as u32); // the builder bounds it by `Position::MAX`
+            builder.push(kind(part), tokens).map_err(|error| invalid(&format!("parts[{index}]"), error))?;
+        }
+        let context = builder.finish().map_err(|error| invalid("parts", error))?;
+        let parts = request.parts.iter().zip(lengths).enumerate();
+        let parts = parts
+            .map(|(index, (part, num_tokens))| prepared(&context, part, num_tokens, index + num_leading));
+        let parts = parts.collect();
+        Ok((context, parts))
+    }
+
+    /// A document's tokens never depend on its place, so in front of one the token that opens a text is a segment of
+    /// its own. Returns how many segments were pushed.
+    fn push_bos(&self, builder: &mut ContextBuilder, first: &Part) -> Result<usize, EngineError> {
+        match (self.tokenizer.bos_at_start(), first) {
+            (Some(bos), Part::Document(_)) => {
+                let pushed = builder.push(SegmentKind::Text, Arc::new([bos]));
+                pushed.map_err(|error| invalid("parts[0]", error))?;
+                Ok(1)
+            }
+            _ => Ok(0),
+        }
+    }
+
+    fn tokens(&self, index: usize, part: &Part) -> Result<Arc<[TokenId]>, EngineError> {
+        let field = format!("parts[{index}]");
+        let (Part::Text(content) | Part::Document(content)) = part;
+        let tokens: Arc<[TokenId]> = match content {
+            PartContent::Tokens(tokens) => Arc::clone(tokens),
+            PartContent::Text(text) => {
+                self.tokenizer.encode(text).map_err(|error| invalid(&field, error))?.into()
+            }
+        };
+        if tokens.is_empty() {
+            let what = if kind(part) == SegmentKind::Document { "the document" } else { "the text" };
+            return Err(invalid(&field, format!("{what} is empty; give it at least one token or remove it")));
+        }
+        let tokens = match part {
+            Part::Text(_) if index == 0 => self.tokenizer.with_bos(tokens.to_vec()).into(),
+            _ => tokens,
+        };
+        match tokens.iter().find(|token| token.0 >= self.info.vocab_size) {
+            None => Ok(tokens),
+            Some(token) => {
+                let (token, size) = (token.0, self.info.vocab_size);
+                Err(invalid(&field, format!("token {token} is outside the vocabulary of {size} tokens")))
+            }
+        }
+    }
+
+    fn check_size(&self, context: &Context, max_tokens: u32) -> Result<(), EngineError> {
+        let prompt_tokens = context.num_prompt_tokens();
+        let max_context_tokens = self.info.max_context_tokens;
+        if u64::from(prompt_tokens) + u64::from(max_tokens) > u64::from(max_context_tokens) {
+            return Err(EngineError::ContextTooLong { prompt_tokens, max_tokens, max_context_tokens });
+        }
+        let needed_blocks = blocks_needed(context, max_tokens, self.info.block_size);
+        let total_blocks = self.info.num_blocks;
+        if needed_blocks > total_blocks {
+            return Err(EngineError::NeverFits { needed_blocks, total_blocks });
+        }
+        Ok(())
+    }
+}
+
+fn kind(part: &Part) -> SegmentKind {
+    match part {
+        Part::Text(_) => SegmentKind::Text,
+        Part::Document(_) => SegmentKind::Document,
+    }
+}
+
+fn prepared(context: &Context, part: &Part, num_tokens: u32, segment_index: usize) -> PreparedPart {
+    let segment = context.segments().get(segment_index);
+    let is_encoded_alone = segment.filter(|segment| segment.kind() == SegmentKind::Document);
+    PreparedPart {
+        num_tokens,
+        document_key: is_encoded_alone.map(|segment| segment.key().to_hex()).unwrap_or_default(),
+        segment_index: segment.map(|_| segment_index),
+        is_document: kind(part) == SegmentKind::Document,
+    }
+}
+
+fn invalid(field: &str, problem: impl ToString) -> EngineError {
+    EngineError::Invalid { field: field.to_owned(), problem: problem.to_string() }
+}

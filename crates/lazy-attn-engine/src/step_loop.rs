@@ -1,0 +1,263 @@
+//! Plan, execute, commit, over and over, on one thread.
+
+use std::collections::HashMap;
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::{Arc, PoisonError};
+
+use lazy_attn_sched::{Outcome, SchedError, Scheduler, StepPlan, Submission, Work};
+use lazy_attn_types::{ExecError, Executor, RequestId, SequenceId, StepOutput};
+
+use crate::command::{Command, Job};
+use crate::egress::LiveRequest;
+use crate::flatten::flatten;
+use crate::handle::Shared;
+use crate::sampling::SamplingScratch;
+use crate::{EngineError, EngineStats};
+
+/// Whether the loop goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Flow {
+    GoOn,
+    Stop,
+}
+
+/// Everything the loop owns.
+pub(crate) struct StepLoop {
+    shared: Arc<Shared>,
+    executor: Box<dyn Executor>,
+    scheduler: Scheduler,
+    commands: Receiver<Command>,
+    requests: HashMap<RequestId, LiveRequest>,
+    owners: HashMap<SequenceId, RequestId>,
+    scratch: SamplingScratch,
+    stats: EngineStats,
+}
+
+impl StepLoop {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        executor: Box<dyn Executor>,
+        scheduler: Scheduler,
+        commands: Receiver<Command>,
+    ) -> StepLoop {
+        StepLoop {
+            shared,
+            executor,
+            scheduler,
+            commands,
+            requests: HashMap::new(),
+            owners: HashMap::new(),
+            scratch: SamplingScratch::default(),
+            stats: EngineStats::default(),
+        }
+    }
+
+    /// Runs until it is told to stop or nobody holds a handle.
+    pub(crate) fn run(mut self) {
+        while self.take_commands() == Flow::GoOn {
+            if !self.scheduler.is_idle() {
+                self.step();
+            }
+            self.publish();
+        }
+        let live: Vec<RequestId> = self.requests.keys().copied().collect();
+        for request in live {
+            self.fail(request, EngineError::ShutDown);
+        }
+        self.publish();
+    }
+
+    /// Handles everything that has arrived; without work, waits for something to arrive.
+    fn take_commands(&mut self) -> Flow {
+        if self.scheduler.is_idle() {
+            match self.commands.recv() {
+                Ok(command) => {
+                    if self.handle(command) == Flow::Stop {
+                        return Flow::Stop;
+                    }
+                }
+                Err(_) => return Flow::Stop,
+            }
+        }
+        loop {
+            match self.commands.try_recv() {
+                Ok(command) => {
+                    if self.handle(command) == Flow::Stop {
+                        return Flow::Stop;
+                    }
+                }
+                Err(TryRecvError::Empty) => return Flow::GoOn,
+                Err(TryRecvError::Disconnected) => return Flow::Stop,
+            }
+        }
+    }
+
+    fn handle(&mut self, command: Command) -> Flow {
+        match command {
+            Command::Submit(job) => self.submit(*job),
+            Command::Cancel(request) => {
+                if self.forget(request).is_some() {
+                    self.stats.requests_cancelled += 1;
+                }
+            }
+            Command::Stats(reply) => {
+                self.publish();
+                // Whoever asked may have given up.
+                let _ = reply.send(self.stats);
+            }
+            Command::ShutDown => return Flow::Stop,
+        }
+        Flow::GoOn
+    }
+
+    fn submit(&mut self, job: Job) {
+        let request = job.request;
+        let prepared = &job.prepared;
+        let submission = Submission {
+            request,
+            sequences: job.sequences.clone(),
+            context: Arc::clone(&prepared.context),
+            max_tokens: prepared.stopping.max_tokens,
+            scope: prepared.scope(request),
+        };
+        let live = LiveRequest::new(job);
+        self.owners.extend(live.sequences().iter().map(|&sequence| (sequence, request)));
+        self.requests.insert(request, live);
+        if let Err(error) = self.scheduler.submit(submission) {
+            self.fail(request, refusal(error));
+        }
+    }
+
+    fn step(&mut self) {
+        let now = self.shared.clock.now();
+        let plan = self.scheduler.plan(now);
+        self.publish_admissions(&plan);
+        if plan.runs.is_empty() {
+            // Nobody could start: those who never can were told so.
+            self.scheduler.commit(plan, &[], now);
+            return;
+        }
+        for run in &plan.runs {
+            if let Some(live) = self.owners.get(&run.sequence).and_then(|owner| self.requests.get_mut(owner))
+            {
+                live.note_run(run, now);
+            }
+        }
+        tracing::debug!(step = plan.step, tokens = plan.num_tokens(), running = plan.num_running, "step");
+        match self.execute(&plan) {
+            Ok(output) => self.commit(plan, &output),
+            Err(error) => self.abort(plan, &error),
+        }
+    }
+
+    fn publish_admissions(&mut self, plan: &StepPlan) {
+        for admitted in &plan.admitted {
+            if let Some(live) = self.requests.get_mut(&admitted.request) {
+                live.admit(&admitted.found);
+            }
+        }
+        for rejected in &plan.rejected {
+            self.fail(rejected.request, refusal(rejected.error.clone()));
+        }
+    }
+
+    fn execute(&mut self, plan: &StepPlan) -> Result<StepOutput, ExecError> {
+        let input = flatten(plan);
+        let num_logits = input.output_tokens.len() * self.executor.info().vocab_size as usize;
+        let output = self.executor.execute(&input)?;
+        if output.logits.len() != num_logits {
+            let got = output.logits.len();
+            return Err(ExecError::Failed(format!("it returned {got} logits instead of {num_logits}")));
+        }
+        Ok(output)
+    }
+
+    fn commit(&mut self, plan: StepPlan, output: &StepOutput) {
+        let now = self.shared.clock.now();
+        let vocab_size = self.executor.info().vocab_size;
+        let mut outcomes = Vec::new();
+        let mut failures = Vec::new();
+        let mut ended = Vec::new();
+        for (row, run) in plan.rows().enumerate() {
+            let Some(&request) = self.owners.get(&run.sequence) else {
+                unreachable!("{} runs for a request the loop knows", run.sequence);
+            };
+            let Some(live) = self.requests.get_mut(&request) else {
+                unreachable!("{request} is live while one of its sequences runs");
+            };
+            let logits = output.row(row, vocab_size);
+            match live.row(run.sequence, logits, &mut self.scratch, now) {
+                Ok(outcome) => {
+                    self.stats.tokens_generated += 1;
+                    outcomes.push(outcome);
+                }
+                Err(error) => {
+                    outcomes.push(Outcome::Finished);
+                    failures.push((request, EngineError::Executor(error.to_string())));
+                }
+            }
+            if live.is_done() {
+                ended.push(request);
+            }
+        }
+        self.stats.tokens_run += u64::from(plan.num_tokens());
+        let encodes = plan.runs.iter().filter(|run| run.work == Work::Encode);
+        self.stats.tokens_encoded += encodes.map(|run| u64::from(run.num_tokens)).sum::<u64>();
+        self.scheduler.commit(plan, &outcomes, now);
+        for (request, error) in failures {
+            self.fail(request, error);
+        }
+        for request in ended {
+            if let Some(live) = self.forget(request) {
+                self.stats.requests_done += 1;
+                live.done();
+            }
+        }
+    }
+
+    fn abort(&mut self, plan: StepPlan, error: &ExecError) {
+        tracing::error!(step = plan.step, %error, "the executor failed a step");
+        self.stats.steps_failed += 1;
+        let failed = self.scheduler.abort(plan, self.shared.clock.now());
+        for sequence in failed {
+            // Two sequences of one request fail it once.
+            if let Some(&request) = self.owners.get(&sequence) {
+                self.fail(request, EngineError::Executor(error.to_string()));
+            }
+        }
+    }
+
+    fn fail(&mut self, request: RequestId, error: EngineError) {
+        if let Some(live) = self.forget(request) {
+            tracing::debug!(%request, %error, "request failed");
+            self.stats.requests_failed += 1;
+            live.fail(error);
+        }
+    }
+
+    /// Takes a request out of the loop and gives its blocks back.
+    fn forget(&mut self, request: RequestId) -> Option<LiveRequest> {
+        let live = self.requests.remove(&request)?;
+        for sequence in live.sequences() {
+            self.owners.remove(sequence);
+        }
+        self.scheduler.cancel(request, self.shared.clock.now());
+        Some(live)
+    }
+
+    fn publish(&mut self) {
+        self.stats.sched = self.scheduler.stats();
+        // A panic elsewhere leaves plain numbers behind.
+        *self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner) = self.stats;
+    }
+}
+
+fn refusal(error: SchedError) -> EngineError {
+    match error {
+        SchedError::NeverFits { needed, total } => {
+            EngineError::NeverFits { needed_blocks: needed, total_blocks: total }
+        }
+        SchedError::QueueFull { waiting } => EngineError::QueueFull { waiting },
+        other => EngineError::Invalid { field: "request".into(), problem: other.to_string() },
+    }
+}
