@@ -34,7 +34,7 @@ fn leads_somewhere(tree: &Tree, from: &str, target: &str) -> bool {
 }
 
 /// `path` relative to the folder of `from`; `None` when it leaves the repository.
-fn resolve(from: &str, path: &str) -> Option<String> {
+pub(super) fn resolve(from: &str, path: &str) -> Option<String> {
     let mut parts: Vec<&str> = from.split('/').collect();
     parts.pop();
     for part in path.split('/') {
