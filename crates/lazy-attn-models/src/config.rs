@@ -1,9 +1,16 @@
 //! What a decoder is: one plain-data description that covers every supported family.
 //!
-//! [`weights::gguf`](crate::weights::gguf) reads it from the metadata of a GGUF file.
+//! [`ModelConfig::from_hugging_face`] reads a `config.json`, [`weights::gguf`](crate::weights::gguf) the metadata of a
+//! GGUF file; [`ModelConfig::named`] knows the shapes of well-known models.
 
 mod check;
+mod fields;
+mod hugging_face;
+mod hugging_face_rope;
+mod named;
 mod rope;
+
+pub(crate) use fields::Fields;
 
 pub use check::{
     MAX_CONTEXT_TOKENS, MAX_HEAD_DIM, MAX_HEADS, MAX_HIDDEN_SIZE, MAX_INTERMEDIATE_SIZE, MAX_LAYERS,

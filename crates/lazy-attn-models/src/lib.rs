@@ -6,7 +6,9 @@
 pub mod config;
 pub mod cpu;
 mod error;
+mod files;
 mod fingerprint;
+mod list;
 mod model;
 mod progress;
 mod reference;
@@ -17,6 +19,7 @@ pub mod weights;
 pub use config::ModelConfig;
 pub use error::ModelError;
 pub use fingerprint::{HashCoverage, WeightsHash};
+pub use list::{Listing, Summary, describe, list};
 pub use model::{LoadOptions, LoadedModel, load};
 pub use progress::{Progress, Silent};
 pub use reference::{HubId, ModelRef};

@@ -4,20 +4,28 @@ use std::path::{Path, PathBuf};
 
 use lazy_attn_types::{SpecialTokens, TokenId, TokenizerSource};
 
+use crate::files::{TokenizerFiles, read_json};
 use crate::fingerprint::{self, WeightsHash};
 use crate::weights::gguf::{self, GgufFile, GgufTensors};
-use crate::weights::{FileBytes, TensorSource};
+use crate::weights::{
+    FileBytes, HubOptions, RandomDtype, RandomTensors, SafetensorsFiles, TensorSource, hub,
+};
 use crate::{ModelConfig, ModelError, ModelRef, Progress, Silent};
 
 /// How a model is loaded.
 pub struct LoadOptions<'a> {
     /// Told of downloads and of hashing.
     pub progress: &'a dyn Progress,
+    /// Where hub ids are looked up.
+    pub hub: HubOptions,
+    /// Element type of random weights.
+    pub random_dtype: RandomDtype,
 }
 
 impl Default for LoadOptions<'_> {
+    /// Tells nobody, takes the hub's settings from the environment, and makes random weights in bfloat16.
     fn default() -> Self {
-        LoadOptions { progress: &Silent }
+        LoadOptions { progress: &Silent, hub: HubOptions::from_env(), random_dtype: RandomDtype::default() }
     }
 }
 
@@ -63,8 +71,103 @@ pub fn load(reference: &ModelRef, options: &LoadOptions<'_>) -> Result<LoadedMod
             load_gguf(GgufFile::read(path, bytes)?, options)
         }
         ModelRef::Gguf(path) => load_gguf(GgufFile::open(path)?, options),
-        _ => Err(ModelError::reference(&reference.to_string(), "is of a kind that cannot be loaded")),
+        ModelRef::Safetensors(path) => {
+            let weights = SafetensorsFiles::open(std::slice::from_ref(path))?;
+            load_safetensors(path.parent().unwrap_or(Path::new(".")), weights, &file_stem(path), options)
+        }
+        ModelRef::Directory(path) => load_directory(path, options),
+        ModelRef::Random { seed, shape } => load_random(*seed, shape, options),
+        ModelRef::Hub(id) => {
+            let path = hub::fetch(id, &options.hub, options.progress)?;
+            if id.file.is_some() {
+                load_gguf(GgufFile::open(&path)?, options)
+            } else {
+                load_safetensors(&path, SafetensorsFiles::open_directory(&path)?, &id.to_string(), options)
+            }
+        }
     }
+}
+
+/// Loads a directory of Hugging Face files, or one with a single GGUF file.
+fn load_directory(path: &Path, options: &LoadOptions<'_>) -> Result<LoadedModel, ModelError> {
+    if !path.join("config.json").exists()
+        && let Some(file) = only_gguf(path)?
+    {
+        return load_gguf(GgufFile::open(&file)?, options);
+    }
+    let has = |name: &str| path.join(name).exists();
+    if !has("model.safetensors") && !has("model.safetensors.index.json") {
+        let advice = if has("pytorch_model.bin") || has("pytorch_model.bin.index.json") {
+            "only pickled weights (pytorch_model.bin), which are not read: convert them to safetensors"
+        } else {
+            "neither model.safetensors, nor model.safetensors.index.json, nor one .gguf"
+        };
+        return Err(ModelError::format(path, format!("holds {advice}")));
+    }
+    load_safetensors(path, SafetensorsFiles::open_directory(path)?, &file_stem(path), options)
+}
+
+/// The GGUF file of a directory that holds exactly one.
+fn only_gguf(directory: &Path) -> Result<Option<PathBuf>, ModelError> {
+    let io = |source| ModelError::Io { path: directory.into(), source };
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory).map_err(io)? {
+        let path = entry.map_err(io)?.path();
+        if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) {
+            found.push(path);
+        }
+    }
+    match found.len() {
+        0 | 1 => Ok(found.pop()),
+        count => {
+            Err(ModelError::format(directory, format!("holds {count} GGUF files; give the path of one")))
+        }
+    }
+}
+
+fn load_safetensors(
+    directory: &Path,
+    weights: SafetensorsFiles,
+    name: &str,
+    options: &LoadOptions<'_>,
+) -> Result<LoadedModel, ModelError> {
+    let config_json = read_json(&directory.join("config.json"))?;
+    let config = ModelConfig::from_hugging_face(&config_json)?;
+    weights.check(&config)?;
+    let tokenizer = TokenizerFiles::read(directory, &config_json, config.vocab_size)?;
+    let hash = WeightsHash::of_files(weights.files(), options.progress);
+    Ok(LoadedModel {
+        fingerprint_parts: fingerprint::parts(&config, &hash, Some(&tokenizer.source)),
+        tensors: Box::new(weights),
+        tokenizer: Some(tokenizer.source),
+        config,
+        special: tokenizer.special,
+        name: name.to_owned(),
+        hash,
+    })
+}
+
+fn load_random(seed: u64, shape: &str, options: &LoadOptions<'_>) -> Result<LoadedModel, ModelError> {
+    let config = match ModelConfig::named(shape) {
+        Some(config) => config,
+        None if Path::new(shape).exists() => ModelConfig::from_hugging_face(&read_json(Path::new(shape))?)?,
+        None => {
+            let names: Vec<&str> = ModelConfig::names().collect();
+            let problem =
+                format!("has the unknown shape `{shape}`: give a config.json or one of {}", names.join(", "));
+            return Err(ModelError::reference(&format!("random:{seed}:{shape}"), problem));
+        }
+    };
+    let hash = WeightsHash::of_seed(seed, &config);
+    Ok(LoadedModel {
+        fingerprint_parts: fingerprint::parts(&config, &hash, None),
+        tensors: Box::new(RandomTensors::new(&config, seed, options.random_dtype)),
+        tokenizer: None,
+        config,
+        special: SpecialTokens::default(),
+        name: format!("random:{seed}:{shape}"),
+        hash,
+    })
 }
 
 #[cfg(feature = "embedded")]

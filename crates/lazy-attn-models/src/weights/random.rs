@@ -1,0 +1,172 @@
+//! Weights from a seed: every tensor is generated when it is asked for, the same each time.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use half::bf16;
+use rayon::prelude::*;
+
+use super::inventory::expected_tensors;
+use super::tensor::check_shape;
+use super::{RawTensor, TensorDtype, TensorSource};
+use crate::{ModelConfig, ModelError};
+
+/// Element type of random weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RandomDtype {
+    /// Float32.
+    F32,
+    /// Bfloat16, as released models are.
+    #[default]
+    Bf16,
+}
+
+/// Random weights whose activations stay of order one at any depth.
+///
+/// Matrices have standard deviation `1 / sqrt(in_features)`, those that write to the residual stream a further
+/// `1 / sqrt(2 layers)`; norms are near one, biases near zero.
+#[derive(Debug)]
+pub struct RandomTensors {
+    seed: u64,
+    dtype: RandomDtype,
+    num_layers: usize,
+    shapes: HashMap<String, Vec<usize>>,
+}
+
+impl RandomTensors {
+    /// The weights of `seed` for the decoder `config`.
+    #[must_use]
+    pub fn new(config: &ModelConfig, seed: u64, dtype: RandomDtype) -> RandomTensors {
+        let shapes = expected_tensors(config).into_iter().collect();
+        RandomTensors { seed, dtype, num_layers: config.num_layers, shapes }
+    }
+
+    fn distribution(&self, name: &str, shape: &[usize]) -> (f32, f32) {
+        if name.ends_with("norm.weight") {
+            return (1.0, 0.1);
+        }
+        if name.ends_with(".bias") {
+            return (0.0, 0.02);
+        }
+        let inputs = shape.last().copied().unwrap_or(1) as f32;
+        let writes_residual = name.contains("o_proj") || name.contains("down_proj");
+        let depth = if writes_residual { 2.0 * self.num_layers as f32 } else { 1.0 };
+        (0.0, (inputs * depth).sqrt().recip())
+    }
+}
+
+impl TensorSource for RandomTensors {
+    fn tensor(&self, name: &str, shape: &[usize]) -> Result<RawTensor<'_>, ModelError> {
+        let stored =
+            self.shapes.get(name).ok_or_else(|| ModelError::tensor(name, "is no part of this model"))?;
+        check_shape(name, stored, shape)?;
+        let (mean, deviation) = self.distribution(name, shape);
+        let stream = Stream::new(self.seed, name);
+        let value = move |index: u64| mean + deviation * stream.normal(index);
+        let len: usize = shape.iter().product();
+        let (dtype, bytes) = match self.dtype {
+            RandomDtype::F32 => (TensorDtype::F32, generate(len, |index| value(index).to_le_bytes())),
+            RandomDtype::Bf16 => {
+                (TensorDtype::Bf16, generate(len, |i| bf16::from_f32(value(i)).to_le_bytes()))
+            }
+        };
+        Ok(RawTensor { dtype, shape: shape.to_vec(), bytes: Cow::Owned(bytes) })
+    }
+
+    fn total_bytes(&self) -> u64 {
+        let size = match self.dtype {
+            RandomDtype::F32 => 4,
+            RandomDtype::Bf16 => 2,
+        };
+        self.shapes.values().map(|shape| shape.iter().product::<usize>() as u64 * size).sum()
+    }
+}
+
+fn generate<const N: usize>(len: usize, element: impl Fn(u64) -> [u8; N] + Sync) -> Vec<u8> {
+    const RUN: usize = 1 << 14;
+    let mut bytes = vec![0; len * N];
+    bytes.par_chunks_mut(RUN * N).enumerate().for_each(|(run, bytes)| {
+        for (index, out) in bytes.chunks_exact_mut(N).enumerate() {
+            out.copy_from_slice(&element((run * RUN + index) as u64));
+        }
+    });
+    bytes
+}
+
+/// Independent numbers by index, so that any part can be made on any thread.
+#[derive(Clone, Copy)]
+struct Stream(u64);
+
+impl Stream {
+    fn new(seed: u64, name: &str) -> Stream {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&seed.to_le_bytes());
+        hasher.update(name.as_bytes());
+        let mut start = [0; 8];
+        start.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+        Stream(u64::from_le_bytes(start))
+    }
+
+    /// Element `index` of SplitMix64 (Steele, Lea, Flood 2014).
+    fn bits(self, index: u64) -> u64 {
+        let mut z = self.0.wrapping_add((index.wrapping_add(1)).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Near-normal, mean 0, deviation 1: the sum of four uniform numbers, which needs no transcendental function and
+    /// so has the same bits on every machine.
+    fn normal(self, index: u64) -> f32 {
+        // Four uniform numbers of 0..2^16 have mean 2 (2^16 - 1) and deviation 2^16 / sqrt(3).
+        const DEVIATION: f32 = 37_837.23;
+        let bits = self.bits(index);
+        let sum: u64 = (0..4).map(|part| (bits >> (16 * part)) & 0xffff).sum();
+        (sum as f32 - 131_070.0) / DEVIATION
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tensors(seed: u64, dtype: RandomDtype) -> RandomTensors {
+        RandomTensors::new(&ModelConfig::named("tiny").unwrap(), seed, dtype)
+    }
+
+    const UP: (&str, [usize; 2]) = ("model.layers.1.mlp.up_proj.weight", [160, 64]);
+
+    #[test]
+    fn a_tensor_is_the_same_each_time_and_another_for_every_seed_and_name() {
+        let up = |seed| tensors(seed, RandomDtype::Bf16).tensor(UP.0, &UP.1).unwrap().bytes.into_owned();
+        assert_eq!(up(1), up(1));
+        assert_ne!(up(1), up(2));
+        let all = tensors(1, RandomDtype::Bf16);
+        let gate = all.tensor("model.layers.1.mlp.gate_proj.weight", &UP.1).unwrap();
+        assert_ne!(up(1), *gate.bytes);
+    }
+
+    #[test]
+    fn matrices_have_the_deviation_that_keeps_activations_of_order_one() {
+        let values = tensors(3, RandomDtype::F32).tensor(UP.0, &UP.1).unwrap().to_f32();
+        let n = values.len() as f32;
+        let mean = values.iter().sum::<f32>() / n;
+        let deviation = (values.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / n).sqrt();
+        // Five standard errors of a mean and of a deviation over 10,240 values of deviation 1/8.
+        assert!(mean.abs() < 5.0 * 0.125 / n.sqrt(), "mean {mean}");
+        assert!((deviation - 0.125).abs() < 5.0 * 0.125 / (2.0 * n).sqrt(), "deviation {deviation}");
+    }
+
+    #[test]
+    fn bf16_weights_are_the_rounded_f32_ones() {
+        let exact = tensors(4, RandomDtype::F32).tensor(UP.0, &UP.1).unwrap().to_f32();
+        let rounded = tensors(4, RandomDtype::Bf16).tensor(UP.0, &UP.1).unwrap().to_f32();
+        assert!(exact.iter().zip(&rounded).all(|(a, b)| bf16::from_f32(*a).to_f32() == *b));
+    }
+
+    #[test]
+    fn total_bytes_are_those_of_every_tensor() {
+        let all = tensors(5, RandomDtype::Bf16);
+        assert_eq!(all.total_bytes(), 2 * ModelConfig::named("tiny").unwrap().num_parameters());
+    }
+}
