@@ -2,7 +2,7 @@
 //!
 //! * [`ci`]: the stages of a full check, with a headline and a time each.
 //! * [`tidy`]: the rules of ARCHITECTURE.md and STYLE.md that a machine can check.
-//! * [`bench`]: the CPU benches as one table.
+//! * [`mod@bench`]: the CPU benches as one table.
 //! * [`kernels`]: compiles the CUDA sources where a compiler is found.
 //! * [`shell`]: how the others run commands.
 
