@@ -11,14 +11,14 @@
 //!
 //! * [`rope`]: rotation angles as fixed-point turns, exact at any position.
 //! * [`plan`]: from a step's flat arrays to work items grouped by segment; knows no tensor and no device.
-//! * `lanes`: sixteen floats at a time, the only arithmetic the kernels use.
+//! * `isa`: what the kernels need of an instruction set.
 //! * [`cpu`]: the KV store, and the kernels that write it ([`CpuAttention::append`]) and read it
 //!   ([`CpuAttention::attend`]).
 //! * [`error`]: what can go wrong.
 
 pub mod cpu;
 pub mod error;
-mod lanes;
+mod isa;
 pub mod plan;
 pub mod rope;
 

@@ -6,7 +6,7 @@
 
 use crate::{
     error::AttnError,
-    lanes::{Isa, LANES, cos_sin},
+    isa::{Isa, cos_sin},
 };
 
 /// Largest `rotary_dim`.
@@ -32,9 +32,8 @@ impl Angles {
 /// rotated (partial rotary).
 #[derive(Debug, Clone, PartialEq)]
 pub struct RopeTable {
-    /// `round(inv_freq / 2 pi * 2^64)` per pair, padded with zeros to whole vectors.
+    /// `round(inv_freq / 2 pi * 2^64)` per pair.
     turns: Vec<u64>,
-    num_pairs: usize,
 }
 
 impl RopeTable {
@@ -52,8 +51,8 @@ impl RopeTable {
                 rule,
             });
         }
-        let mut turns = vec![0; inv_freq.len().next_multiple_of(LANES)];
-        for (pair, (turn, &radians)) in turns.iter_mut().zip(inv_freq).enumerate() {
+        let mut turns = Vec::with_capacity(inv_freq.len());
+        for (pair, &radians) in inv_freq.iter().enumerate() {
             let fraction = f64::from(radians) / std::f64::consts::TAU;
             if !(0.0..1.0).contains(&fraction) {
                 let rule = "inverse frequencies lie in [0, 2 pi)";
@@ -63,42 +62,40 @@ impl RopeTable {
                     rule,
                 });
             }
-            *turn = (fraction * 2f64.powi(64)).round() as u64;
+            turns.push((fraction * 2f64.powi(64)).round() as u64);
         }
-        Ok(RopeTable { turns, num_pairs: inv_freq.len() })
+        Ok(RopeTable { turns })
     }
 
     /// Dimensions that rotate.
     #[must_use]
     pub fn rotary_dim(&self) -> usize {
-        2 * self.num_pairs
+        2 * self.turns.len()
     }
 
     /// `(cos, sin)` of every pair after moving by `distance` positions; for tests and tools, not for speed.
     #[must_use]
     pub fn cos_sin(&self, distance: i32) -> Vec<(f32, f32)> {
         let mut angles = Angles::ZERO;
-        self.angles::<crate::lanes::Portable>(distance, &mut angles);
-        angles.cos.into_iter().zip(angles.sin).take(self.num_pairs).collect()
+        self.angles::<crate::isa::Portable>(distance, &mut angles);
+        angles.cos.into_iter().zip(angles.sin).take(self.turns.len()).collect()
     }
 
     #[inline(always)]
     pub(crate) fn angles<I: Isa>(&self, distance: i32, out: &mut Angles) {
         // Two's complement: a negative distance turns backwards.
         let distance = i64::from(distance) as u64;
-        let chunks = out.cos.chunks_exact_mut(LANES).zip(out.sin.chunks_exact_mut(LANES));
-        for (turns, (cos, sin)) in self.turns.chunks_exact(LANES).zip(chunks) {
-            for lane in 0..LANES {
-                let turn = (turns[lane].wrapping_mul(distance) >> 32) as u32;
-                (cos[lane], sin[lane]) = cos_sin::<I>(turn);
-            }
+        let outputs = out.cos.iter_mut().zip(&mut out.sin);
+        for (&turn, (cos, sin)) in self.turns.iter().zip(outputs) {
+            let turn = (turn.wrapping_mul(distance) >> 32) as u32;
+            (*cos, *sin) = cos_sin::<I>(turn);
         }
     }
 
     /// Rotates `row` (`[head_dim]`) into `out`, times `scale`.
     #[inline(always)]
     pub(crate) fn rotate<I: Isa>(&self, angles: &Angles, scale: f32, row: &[f32], out: &mut [f32]) {
-        let pairs = self.num_pairs;
+        let pairs = self.turns.len();
         let (low, rest) = row.split_at(pairs);
         let (high, rest) = rest.split_at(pairs);
         let (out_low, out_rest) = out.split_at_mut(pairs);
@@ -143,9 +140,9 @@ mod tests {
     fn dimensions_past_the_rotary_ones_pass_through() {
         let table = RopeTable::from_inv_freq(&inv_freq(1e4, 2)).unwrap();
         let mut angles = Angles::ZERO;
-        table.angles::<crate::lanes::Portable>(5, &mut angles);
+        table.angles::<crate::isa::Portable>(5, &mut angles);
         let mut out = [0.0; 6];
-        table.rotate::<crate::lanes::Portable>(&angles, 2.0, &[1.0, 1.0, 0.0, 0.0, 3.0, 4.0], &mut out);
+        table.rotate::<crate::isa::Portable>(&angles, 2.0, &[1.0, 1.0, 0.0, 0.0, 3.0, 4.0], &mut out);
         assert_eq!(out[4..], [6.0, 8.0]);
         assert!((out[0] - 2.0 * 5f32.cos()).abs() < 1e-5 && (out[2] - 2.0 * 5f32.sin()).abs() < 1e-5);
     }

@@ -1,15 +1,12 @@
 //! Writing keys and values: a key is rotated once, to its segment-local position, and never touched again.
 
-// Loops over an index keep several arrays in lockstep, which is what the vectoriser looks for.
-#![allow(clippy::needless_range_loop)]
-
 use super::{
     dispatch::{CpuIsa, Kernel},
     element::Element,
     store::KvLayout,
 };
 use crate::{
-    lanes::{Isa, LANES, Lanes},
+    isa::Isa,
     plan::BlockWrite,
     rope::{Angles, MAX_ROTARY_DIM, RopeTable},
 };
@@ -91,24 +88,21 @@ impl<E: Element> Kernel for BlockWriter<'_, E> {
                 let mut rotated = [0.0; MAX_ROTARY_DIM];
                 let rotated = &mut rotated[..head_dim];
                 self.new.rope.rotate::<I>(&angles, 1.0, key, rotated);
-                for at in (0..head_dim).step_by(LANES) {
-                    let lanes = narrow_lanes::<E>(Lanes::load(rotated, at));
-                    for (lane, element) in lanes.into_iter().enumerate() {
-                        head_keys[(at + lane) * block_size + slot] = element;
-                    }
-                    let lanes = narrow_lanes::<E>(Lanes::load(value, at));
-                    head_values[slot * head_dim + at..][..LANES].copy_from_slice(&lanes);
+                // Rounded row by row, so that it vectorises; the transposed stores do not.
+                let mut narrow = [E::narrow(0.0); MAX_ROTARY_DIM];
+                narrow_row(rotated, &mut narrow);
+                for (dim, &element) in narrow[..head_dim].iter().enumerate() {
+                    head_keys[dim * block_size + slot] = element;
                 }
+                narrow_row(value, &mut head_values[slot * head_dim..]);
             }
         }
     }
 }
 
 #[inline(always)]
-fn narrow_lanes<E: Element>(lanes: Lanes) -> [E; LANES] {
-    let mut out = E::ZEROS;
-    for lane in 0..LANES {
-        out[lane] = E::narrow(lanes.0[lane]);
+fn narrow_row<E: Element>(row: &[f32], out: &mut [E]) {
+    for (out, &value) in out.iter_mut().zip(row) {
+        *out = E::narrow(value);
     }
-    out
 }

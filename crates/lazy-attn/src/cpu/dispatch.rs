@@ -1,11 +1,12 @@
-//! The only unsafe code of the CPU path: calling a function compiled for more than the build target guarantees.
+//! Choosing an instruction set at run time. Calling a function compiled for more than the build target guarantees is
+//! unsafe; here, and in the vector operations of `isa::x86`, are the only such calls of the CPU path.
 #![allow(unsafe_code)]
 
 use std::fmt;
 
 #[cfg(target_arch = "x86_64")]
-use crate::lanes::{Avx2, Avx512};
-use crate::lanes::{Isa, Portable};
+use crate::isa::{Avx2, Avx512};
+use crate::isa::{Isa, Portable};
 
 /// Code that is compiled once per instruction set. `run` and all it calls must be `#[inline(always)]`, or they lose
 /// the instructions they are compiled for.
@@ -41,7 +42,9 @@ impl CpuIsa {
         let mut found = vec![CpuIsa(Level::Portable)];
         #[cfg(target_arch = "x86_64")]
         {
-            let has_avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+            let has_avx2 = is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("fma")
+                && is_x86_feature_detected!("f16c");
             if has_avx2 {
                 found.push(CpuIsa(Level::Avx2));
             }
@@ -60,10 +63,10 @@ impl CpuIsa {
     pub(crate) fn run<K: Kernel>(self, kernel: K) {
         match self.0 {
             Level::Portable => kernel.run::<Portable>(),
-            // SAFETY: a `CpuIsa(Level::Avx2)` comes from `available` only, which has detected avx2 and fma.
+            // SAFETY: a `CpuIsa(Level::Avx2)` comes from `available` only, which has detected its three features.
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 => unsafe { run_avx2(kernel) },
-            // SAFETY: a `CpuIsa(Level::Avx512)` comes from `available` only, which has detected all five features.
+            // SAFETY: a `CpuIsa(Level::Avx512)` comes from `available` only, which has detected its seven features.
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 => unsafe { run_avx512(kernel) },
         }
@@ -83,13 +86,13 @@ impl fmt::Display for CpuIsa {
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
+#[target_feature(enable = "avx2,fma,f16c")]
 fn run_avx2<K: Kernel>(kernel: K) {
     kernel.run::<Avx2>();
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
 fn run_avx512<K: Kernel>(kernel: K) {
     kernel.run::<Avx512>();
 }

@@ -1,11 +1,8 @@
 //! Stored element types and their conversions, branch-free so that they vectorise on every instruction set.
 
-// Loops over an index keep several arrays in lockstep, which is what the vectoriser looks for.
-#![allow(clippy::needless_range_loop)]
-
 use half::{bf16, f16};
 
-use crate::lanes::{LANES, Lanes};
+use crate::isa::{Isa, LANES, widen_f16};
 
 /// An element of the store.
 pub(crate) trait Element: bytemuck::Pod + Send + Sync {
@@ -19,18 +16,16 @@ pub(crate) trait Element: bytemuck::Pod + Send + Sync {
     fn narrow(value: f32) -> Self;
 
     /// Sixteen elements to f32.
-    #[inline(always)]
-    fn widen_lanes(values: &[Self; LANES]) -> Lanes {
-        let mut out = Lanes::ZERO;
-        for lane in 0..LANES {
-            out.0[lane] = values[lane].widen();
-        }
-        out
-    }
+    fn load<I: Isa>(values: &[Self; LANES]) -> I::Vector;
 }
 
 impl Element for f32 {
     const ZEROS: [f32; LANES] = [0.0; LANES];
+
+    #[inline(always)]
+    fn load<I: Isa>(values: &[f32; LANES]) -> I::Vector {
+        I::load(values)
+    }
 
     #[inline(always)]
     fn widen(self) -> f32 {
@@ -45,6 +40,11 @@ impl Element for f32 {
 
 impl Element for bf16 {
     const ZEROS: [bf16; LANES] = [bf16::ZERO; LANES];
+
+    #[inline(always)]
+    fn load<I: Isa>(values: &[bf16; LANES]) -> I::Vector {
+        I::load_bf16(values)
+    }
 
     #[inline(always)]
     fn widen(self) -> f32 {
@@ -65,13 +65,14 @@ impl Element for bf16 {
 impl Element for f16 {
     const ZEROS: [f16; LANES] = [f16::ZERO; LANES];
 
-    /// Exact for finite values, subnormals included; infinities and NaNs are never stored.
+    #[inline(always)]
+    fn load<I: Isa>(values: &[f16; LANES]) -> I::Vector {
+        I::load_f16(values)
+    }
+
     #[inline(always)]
     fn widen(self) -> f32 {
-        const TWO_POW_112: f32 = f32::from_bits((127 + 112) << 23);
-        let bits = u32::from(self.to_bits());
-        let magnitude = f32::from_bits((bits & 0x7FFF) << 13) * TWO_POW_112;
-        f32::from_bits(magnitude.to_bits() | ((bits & 0x8000) << 16))
+        widen_f16(self)
     }
 
     /// Saturates at +-65504; a NaN becomes one of these.

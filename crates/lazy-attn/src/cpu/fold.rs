@@ -3,7 +3,7 @@
 //! An item that covers all of a row folds as it goes, the merge step folds what items left behind; both do it here, so
 //! that a cut between units cannot be seen in the bits.
 
-use crate::lanes::{Isa, LANES, Lanes, exp2, larger};
+use crate::isa::{Isa, exp2, larger};
 
 /// Elements of a partial: `head_dim` sums, the largest score, the sum of probabilities.
 pub(super) fn record_elements(head_dim: usize) -> usize {
@@ -53,10 +53,8 @@ impl Weight {
         let keep = exp2::<I>(self.max - max);
         let add = exp2::<I>(unit.max - max);
         *self = Weight { max, sum: I::mul_add(self.sum, keep, unit.sum * add) };
-        let (keep, add) = (Lanes::splat(keep), Lanes::splat(add));
-        for at in (0..out.len()).step_by(LANES) {
-            let added = Lanes::load(unit_out, at).mul_add::<I>(add, Lanes::ZERO);
-            Lanes::load(out, at).mul_add::<I>(keep, added).store(out, at);
+        for (out, &unit_out) in out.iter_mut().zip(unit_out) {
+            *out = I::mul_add(*out, keep, unit_out * add);
         }
     }
 

@@ -1,13 +1,15 @@
 //! One task: a work item in one KV head.
 
+use std::ops::Range;
+
 use super::{
     dispatch::Kernel,
     element::Element,
     fold::{Weight, record_elements},
-    unit::{Bounds, MAX_TILE, Tile, UnitKeys},
+    unit::{Bounds, MAX_TILE, Reads, Tile, UnitKeys},
 };
 use crate::{
-    lanes::Isa,
+    isa::Isa,
     plan::{Item, Part, Plan, Row, Span},
     rope::{Angles, MAX_ROTARY_DIM, RopeTable},
 };
@@ -64,25 +66,30 @@ impl<E: Element> Kernel for ItemTask<'_, E> {
         let mut tile = Tile::ZERO;
         // A tile that stays the same over several units of a segment is rotated once.
         let mut rotated = None;
-        let mut ordinal = 0;
-        for (part_index, &part) in plan.parts_of(self.item).iter().enumerate() {
-            for keys in part.units(plan.config().unit_tokens) {
-                let unit = Unit { part, part_index, keys, ordinal };
-                for first in (0..num_rows).step_by(I::MAX_ROWS) {
-                    self.run_rows::<I>(
-                        &mut tile,
-                        &mut rotated,
-                        unit,
-                        first..num_rows.min(first + I::MAX_ROWS),
-                    );
-                }
-                ordinal += 1;
+        let mut units = units_of(plan, self.item).peekable();
+        while let Some(unit) = units.next() {
+            let next = units.peek().map(|next| self.keys(next));
+            let mut reads = Reads { unit: self.keys(&unit), next, is_fetched: false };
+            for first in (0..num_rows).step_by(I::MAX_ROWS) {
+                let rows = first..num_rows.min(first + I::MAX_ROWS);
+                self.run_rows::<I>(&mut tile, &mut rotated, unit, reads, rows);
+                reads = Reads { next: None, is_fetched: true, ..reads };
             }
         }
     }
 }
 
-impl<E: Element> ItemTask<'_, E> {
+/// The units of `item`, in order.
+fn units_of<'a>(plan: &'a Plan, item: &Item) -> impl Iterator<Item = Unit> + use<'a> {
+    let unit_tokens = plan.config().unit_tokens;
+    let parts = plan.parts_of(item).iter().enumerate();
+    let units = parts.flat_map(move |(part_index, &part)| {
+        part.units(unit_tokens).map(move |keys| Unit { part, part_index, keys, ordinal: 0 })
+    });
+    units.enumerate().map(|(ordinal, unit)| Unit { ordinal, ..unit })
+}
+
+impl<'a, E: Element> ItemTask<'a, E> {
     /// Picks the smallest compiled tile that holds the rows; rows it has too many see nothing.
     #[inline(always)]
     fn run_rows<I: Isa>(
@@ -90,7 +97,8 @@ impl<E: Element> ItemTask<'_, E> {
         tile: &mut Tile,
         rotated: &mut Option<(usize, usize)>,
         unit: Unit,
-        rows: std::ops::Range<usize>,
+        reads: Reads<'a, E>,
+        rows: Range<usize>,
     ) {
         let mut bounds = [Bounds::default(); MAX_TILE];
         let mut is_seen = false;
@@ -103,7 +111,7 @@ impl<E: Element> ItemTask<'_, E> {
         }
         let rotation = (unit.part_index, rows.start);
         let is_rotated = rotated.replace(rotation) == Some(rotation);
-        let mut work = TileWork { tile, unit, rows, is_rotated, bounds };
+        let mut work = TileWork { tile, unit, reads, rows, is_rotated, bounds };
         match work.rows.len() {
             1 => self.run_tile::<I, 1>(&mut work),
             2 => self.run_tile::<I, 2>(&mut work),
@@ -116,25 +124,13 @@ impl<E: Element> ItemTask<'_, E> {
     }
 
     #[inline(always)]
-    fn run_tile<I: Isa, const R: usize>(&mut self, work: &mut TileWork<'_>) {
-        let call = self.call;
+    fn run_tile<I: Isa, const R: usize>(&mut self, work: &mut TileWork<'a, '_, E>) {
         if !work.is_rotated {
             self.rotate_rows::<I, R>(work);
         }
-        let layout_size = call.plan.config().block_size.get() as usize;
-        let head_elements = 2 * call.head_dim * layout_size;
-        let keys = UnitKeys {
-            layer: call.layer,
-            blocks: &call.plan.block_ids()[work.unit.part.first_block as usize..],
-            block_elements: head_elements * call.num_kv_heads,
-            head_at: head_elements * self.kv_head,
-            block_size: layout_size,
-            head_dim: call.head_dim,
-            first_key: work.unit.keys.begin as usize,
-        };
         let mut bounds = [Bounds::default(); R];
         bounds.copy_from_slice(&work.bounds[..R]);
-        work.tile.run::<I, E, R>(&keys, &bounds);
+        work.tile.run::<I, E, R>(&work.reads, &bounds);
         for (index, row) in work.rows.clone().enumerate() {
             self.fold_row::<I>(work.tile, index, row, work.unit.ordinal);
         }
@@ -142,7 +138,7 @@ impl<E: Element> ItemTask<'_, E> {
 
     /// Rotates the raw queries of the rows by their distance from the segment, in f32, into `[head_dim][R]`.
     #[inline(always)]
-    fn rotate_rows<I: Isa, const R: usize>(&self, work: &mut TileWork<'_>) {
+    fn rotate_rows<I: Isa, const R: usize>(&self, work: &mut TileWork<'a, '_, E>) {
         let call = self.call;
         let mut angles = Angles::ZERO;
         let mut angles_of = None;
@@ -178,6 +174,24 @@ impl<E: Element> ItemTask<'_, E> {
         weight.write(record);
     }
 
+    /// Where the keys and values of `unit` are.
+    #[inline(always)]
+    fn keys(&self, unit: &Unit) -> UnitKeys<'a, E> {
+        let call = self.call;
+        let block_size = call.plan.config().block_size.get() as usize;
+        let head_elements = 2 * call.head_dim * block_size;
+        UnitKeys {
+            layer: call.layer,
+            blocks: &call.plan.block_ids()[unit.part.first_block as usize..],
+            block_elements: head_elements * call.num_kv_heads,
+            head_at: head_elements * self.kv_head,
+            block_size,
+            head_dim: call.head_dim,
+            first_key: unit.keys.begin as usize,
+            num_keys: unit.keys.len() as usize,
+        }
+    }
+
     /// The query token of a stacked row: rows are `[token][query head of the group]`.
     #[inline(always)]
     fn row(&self, row: usize) -> Row {
@@ -192,10 +206,11 @@ impl<E: Element> ItemTask<'_, E> {
     }
 }
 
-struct TileWork<'a> {
-    tile: &'a mut Tile,
+struct TileWork<'a, 't, E> {
+    tile: &'t mut Tile,
     unit: Unit,
-    rows: std::ops::Range<usize>,
+    reads: Reads<'a, E>,
+    rows: Range<usize>,
     is_rotated: bool,
     bounds: [Bounds; MAX_TILE],
 }

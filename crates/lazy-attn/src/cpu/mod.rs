@@ -18,16 +18,16 @@ use half::{bf16, f16};
 use rayon::prelude::*;
 
 pub use dispatch::CpuIsa;
+pub(crate) use dispatch::Kernel;
 pub use store::{KvDtype, KvLayout, KvStore};
 
 use self::{
     append::{NewTokens, write_blocks},
-    dispatch::Kernel,
     element::Element,
     fold::{Weight, record_elements},
     item::{Call, ItemTask},
 };
-use crate::{error::AttnError, lanes::Isa, plan::Plan, rope::RopeTable};
+use crate::{error::AttnError, isa::Isa, plan::Plan, rope::RopeTable};
 
 /// What a model decides about attention.
 #[derive(Debug, Clone, PartialEq)]

@@ -10,10 +10,12 @@
 // Loops over an index keep several arrays in lockstep, which is what the vectoriser looks for.
 #![allow(clippy::needless_range_loop)]
 
+use std::ops::Range;
+
 use lazy_attn_types::BlockId;
 
 use super::element::Element;
-use crate::lanes::{Isa, LANES, Lanes, exp2, window};
+use crate::isa::{Isa, LANES, exp2, reduce_max, reduce_sum, window};
 use crate::rope::MAX_ROTARY_DIM;
 
 /// Most keys of a unit.
@@ -38,6 +40,8 @@ pub(super) struct UnitKeys<'a, E> {
     pub(super) head_dim: usize,
     /// Segment-local index of the unit's first key.
     pub(super) first_key: usize,
+    /// Keys of the unit.
+    pub(super) num_keys: usize,
 }
 
 impl<'a, E: Element> UnitKeys<'a, E> {
@@ -54,6 +58,18 @@ impl<'a, E: Element> UnitKeys<'a, E> {
         let (keys, values) = self.layer[at..at + 2 * half].split_at(half);
         (keys, values, slot)
     }
+}
+
+/// What a tile reads, and what is worth fetching meanwhile.
+///
+/// Blocks are scattered, so the hardware does not see the next one coming. While scores are computed the values of the
+/// same keys are fetched, while values are summed the keys of the next unit.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reads<'a, E> {
+    pub(super) unit: UnitKeys<'a, E>,
+    pub(super) next: Option<UnitKeys<'a, E>>,
+    /// Whether other tiles have read, or fetched, all of this before.
+    pub(super) is_fetched: bool,
 }
 
 /// Keys of the unit a row sees, counted from the unit's first key.
@@ -94,31 +110,22 @@ impl Tile {
     #[inline(always)]
     pub(super) fn run<I: Isa, E: Element, const R: usize>(
         &mut self,
-        keys: &UnitKeys<'_, E>,
+        reads: &Reads<'_, E>,
         bounds: &[Bounds; R],
     ) {
         let seen = bounds.iter().filter(|row| row.begin < row.end);
         let begin = seen.clone().map(|row| row.begin as usize).min().unwrap_or(0);
         let end = seen.map(|row| row.end as usize).max().unwrap_or(0);
         let groups = begin / LANES * LANES..end;
-        let mut largest = [Lanes::splat(f32::NEG_INFINITY); R];
         for first in groups.clone().step_by(LANES) {
-            let scores = self.score_group::<I, E, R>(keys, first, end);
-            for row in 0..R {
-                let Bounds { begin, end } = bounds[row];
-                let at = first as u32;
-                let all = begin <= at && at + LANES as u32 <= end;
-                let masked = if all { scores[row] } else { scores[row].mask_outside(at, begin, end) };
-                largest[row] = largest[row].max(masked);
-                masked.store(&mut self.scores[row], first);
-            }
+            self.score_group::<I, E, R>(reads, first, end);
         }
         for row in 0..R {
-            self.softmax_row::<I>(row, largest[row].reduce_max(), groups.clone());
-            self.out[row][..keys.head_dim].fill(0.0);
+            self.softmax_row::<I>(row, bounds[row], groups.start..end.next_multiple_of(LANES));
+            self.out[row][..reads.unit.head_dim].fill(0.0);
         }
         for first in groups.step_by(LANES) {
-            self.sum_group::<I, E, R>(keys, first, end);
+            self.sum_group::<I, E, R>(reads, first, end);
         }
     }
 
@@ -126,48 +133,81 @@ impl Tile {
     #[inline(always)]
     fn score_group<I: Isa, E: Element, const R: usize>(
         &mut self,
-        keys: &UnitKeys<'_, E>,
+        reads: &Reads<'_, E>,
         first: usize,
         end: usize,
-    ) -> [Lanes; R] {
+    ) {
+        let keys = &reads.unit;
         let head_dim = keys.head_dim;
-        if keys.block_size >= LANES {
-            let (block, _, slot) = keys.locate(first);
-            return dot::<I, E, R>(&self.q[..head_dim * R], block, keys.block_size, slot);
-        }
-        for lane in 0..LANES.min(end - first) {
-            let (block, _, slot) = keys.locate(first + lane);
-            for dim in 0..head_dim {
-                self.stage[dim * LANES + lane] = block[dim * keys.block_size + slot].widen();
+        let q = &self.q[..head_dim * R];
+        let scores = if keys.block_size >= LANES {
+            let (block, values, slot) = keys.locate(first);
+            let soon =
+                if reads.is_fetched { &[] } else { &values[slot * head_dim..(slot + LANES) * head_dim] };
+            dot::<I, E, R>(q, KeyVectors { block, stride: keys.block_size, slot }, soon)
+        } else {
+            for lane in 0..LANES.min(end - first) {
+                let (block, _, slot) = keys.locate(first + lane);
+                for dim in 0..head_dim {
+                    self.stage[dim * LANES + lane] = block[dim * keys.block_size + slot].widen();
+                }
             }
+            let block = &self.stage[..head_dim * LANES];
+            dot::<I, f32, R>(q, KeyVectors { block, stride: LANES, slot: 0 }, &[])
+        };
+        for row in 0..R {
+            store::<I>(scores[row], &mut self.scores[row], first);
         }
-        dot::<I, f32, R>(&self.q[..head_dim * R], &self.stage[..head_dim * LANES], LANES, 0)
     }
 
-    /// Turns the scores of a row into probabilities relative to its largest score.
+    /// Turns the scores of a row into probabilities relative to the largest it sees; what it does not see becomes zero.
     #[inline(always)]
-    fn softmax_row<I: Isa>(&mut self, row: usize, max: f32, groups: std::ops::Range<usize>) {
-        // A row that sees nothing has only -inf; relative to 0 these become zeros instead of NaNs.
-        let base = if max == f32::NEG_INFINITY { 0.0 } else { max };
-        let mut sum = Lanes::ZERO;
-        for first in groups.step_by(LANES) {
-            let scores = Lanes::load(&self.scores[row], first);
-            let probabilities = scores.map(|score| exp2::<I>(score - base));
-            sum = sum.add(probabilities);
-            probabilities.store(&mut self.scores[row], first);
+    fn softmax_row<I: Isa>(&mut self, row: usize, bounds: Bounds, computed: Range<usize>) {
+        let scores = &mut self.scores[row][..computed.end];
+        let seen =
+            bounds.begin.max(computed.start as u32) as usize..bounds.end.min(computed.end as u32) as usize;
+        if seen.is_empty() {
+            scores[computed].fill(0.0);
+            self.sum[row] = 0.0;
+            return;
+        }
+        scores[computed.start..seen.start].fill(f32::NEG_INFINITY);
+        scores[seen.end..].fill(f32::NEG_INFINITY);
+        let (vectors, _) = scores[computed].as_chunks_mut::<LANES>();
+        let mut largest = I::splat(f32::NEG_INFINITY);
+        for vector in vectors.iter() {
+            largest = I::max(largest, I::load(vector));
+        }
+        let max = reduce_max::<I>(largest);
+        for score in vectors.as_flattened_mut() {
+            *score = exp2::<I>(*score - max);
+        }
+        let mut sum = I::splat(0.0);
+        for vector in vectors.iter() {
+            sum = I::add(sum, I::load(vector));
         }
         self.max[row] = max;
-        self.sum[row] = sum.reduce_sum();
+        self.sum[row] = reduce_sum::<I>(sum);
     }
 
     /// Adds the values of up to sixteen keys from `first` on, stopping at `end`: later slots may be unwritten.
     #[inline(always)]
     fn sum_group<I: Isa, E: Element, const R: usize>(
         &mut self,
-        keys: &UnitKeys<'_, E>,
+        reads: &Reads<'_, E>,
         first: usize,
         end: usize,
     ) {
+        let keys = &reads.unit;
+        if let Some(next) = reads.next
+            && first < next.num_keys
+            && keys.block_size >= LANES
+        {
+            let (block, _, slot) = next.locate(first);
+            for row in block.chunks_exact(keys.block_size) {
+                fetch::<I, E>(&row[slot..], LANES);
+            }
+        }
         let run = keys.block_size.min(LANES);
         let last = end.min(first + LANES);
         for at in (first..last).step_by(run) {
@@ -206,54 +246,82 @@ impl Tile {
         dim: usize,
         at: usize,
     ) {
-        let mut sums = [[Lanes::ZERO; P]; R];
+        let mut sums = [[I::splat(0.0); P]; R];
         let mut weights = [&[0.0; LANES]; R];
         for row in 0..R {
             for vector in 0..P {
-                sums[row][vector] = Lanes::load(&self.out[row], dim + vector * LANES);
+                sums[row][vector] = I::load(window(&self.out[row], dim + vector * LANES, &f32::ZEROS));
             }
-            // A run shorter than sixteen keys near the unit's end still lies inside the array: units are whole vectors.
-            let first = at / LANES * LANES;
-            weights[row] = window(&self.scores[row], first, &[0.0; LANES]);
+            // Units are whole vectors, so the sixteen weights around `at` lie inside the array.
+            weights[row] = window(&self.scores[row], at / LANES * LANES, &f32::ZEROS);
         }
         for (index, value) in values.chunks_exact(head_dim).enumerate() {
-            let mut loaded = [Lanes::ZERO; P];
+            let mut loaded = [I::splat(0.0); P];
             for vector in 0..P {
-                loaded[vector] = E::widen_lanes(window(value, dim + vector * LANES, &E::ZEROS));
+                loaded[vector] = E::load::<I>(window(value, dim + vector * LANES, &E::ZEROS));
             }
             for row in 0..R {
-                let weight = Lanes::splat(weights[row][(at + index) % LANES]);
+                let weight = I::splat(weights[row][(at + index) % LANES]);
                 for vector in 0..P {
-                    sums[row][vector] = weight.mul_add::<I>(loaded[vector], sums[row][vector]);
+                    sums[row][vector] = I::mul_add_v(weight, loaded[vector], sums[row][vector]);
                 }
             }
         }
         for row in 0..R {
             for vector in 0..P {
-                sums[row][vector].store(&mut self.out[row], dim + vector * LANES);
+                store::<I>(sums[row][vector], &mut self.out[row], dim + vector * LANES);
             }
         }
     }
 }
 
-/// Dot products of `R` queries (`q`: `[head_dim][R]`) with sixteen keys at `slot` of `keys` (`[head_dim][stride]`).
+#[inline(always)]
+fn store<I: Isa>(vector: I::Vector, values: &mut [f32], at: usize) {
+    if let Some(out) = values.get_mut(at..).and_then(|tail| tail.first_chunk_mut()) {
+        I::store(vector, out);
+    }
+}
+
+/// Sixteen keys: `block` is `[head_dim][stride]`, they are at `slot` of each row.
+struct KeyVectors<'a, E> {
+    block: &'a [E],
+    stride: usize,
+    slot: usize,
+}
+
+/// Dot products of `R` queries (`q`: `[head_dim][R]`) with sixteen keys, fetching `soon` meanwhile.
 ///
 /// Even and odd dimensions are summed apart, so that a few rows already fill the multiply-add pipeline.
 #[inline(always)]
-fn dot<I: Isa, E: Element, const R: usize>(q: &[f32], keys: &[E], stride: usize, slot: usize) -> [Lanes; R] {
-    let mut even = [Lanes::ZERO; R];
-    let mut odd = [Lanes::ZERO; R];
+fn dot<I: Isa, E: Element, const R: usize>(q: &[f32], keys: KeyVectors<'_, E>, soon: &[E]) -> [I::Vector; R] {
+    let KeyVectors { block, stride, slot } = keys;
+    let mut even = [I::splat(0.0); R];
+    let mut odd = [I::splat(0.0); R];
     let (queries, _) = q.as_chunks::<R>();
-    for (pair, key) in queries.chunks_exact(2).zip(keys.chunks_exact(2 * stride)) {
-        let first = E::widen_lanes(window(key, slot, &E::ZEROS));
-        let second = E::widen_lanes(window(key, stride + slot, &E::ZEROS));
+    for (index, (pair, key)) in queries.chunks_exact(2).zip(block.chunks_exact(2 * stride)).enumerate() {
+        if let Some(line) = soon.get(index * 2 * LANES..) {
+            fetch::<I, E>(line, 2 * LANES);
+        }
+        let first = E::load::<I>(window(key, slot, &E::ZEROS));
+        let second = E::load::<I>(window(key, stride + slot, &E::ZEROS));
         for row in 0..R {
-            even[row] = Lanes::splat(pair[0][row]).mul_add::<I>(first, even[row]);
-            odd[row] = Lanes::splat(pair[1][row]).mul_add::<I>(second, odd[row]);
+            even[row] = I::mul_add_v(I::splat(pair[0][row]), first, even[row]);
+            odd[row] = I::mul_add_v(I::splat(pair[1][row]), second, odd[row]);
         }
     }
     for row in 0..R {
-        even[row] = even[row].add(odd[row]);
+        even[row] = I::add(even[row], odd[row]);
     }
     even
+}
+
+/// Asks for the cache lines of the first `count` of `values`.
+#[inline(always)]
+fn fetch<I: Isa, E: Element>(values: &[E], count: usize) {
+    let per_line = 64 / size_of::<E>();
+    for at in (0..count).step_by(per_line) {
+        if let Some(value) = values.get(at) {
+            I::prefetch(value);
+        }
+    }
 }

@@ -1,11 +1,17 @@
-//! Sixteen floats at a time.
+//! What the kernels need of an instruction set: sixteen floats at a time in the two inner loops, and the choice between
+//! a fused multiply-add and two operations everywhere else.
 //!
-//! Everything here is `#[inline(always)]` safe code on fixed-size arrays. It is compiled once per instruction set by
-//! inlining it into the functions of `cpu::dispatch`, where LLVM turns each loop over [`LANES`] into vector
-//! instructions. [`Isa`] carries the few choices that differ between instruction sets.
+//! All of it is `#[inline(always)]` and compiled once per instruction set, by being inlined into the functions of
+//! `cpu::dispatch`. Loops over plain slices are left to LLVM; only the accumulators of the inner loops are spelled out as
+//! vectors, because LLVM takes arrays of sixteen floats apart there.
 
-// Loops over an index keep several arrays in lockstep, which is what the vectoriser looks for.
-#![allow(clippy::needless_range_loop)]
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+use half::{bf16, f16};
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use self::x86::{Avx2, Avx512};
 
 /// Floats per vector: one AVX-512 register, two AVX2 registers.
 pub(crate) const LANES: usize = 16;
@@ -19,6 +25,24 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     /// Vectors of the output a tile of up to four rows accumulates at once.
     const PANEL: usize;
 
+    /// Sixteen floats.
+    type Vector: Copy;
+
+    fn splat(value: f32) -> Self::Vector;
+    fn load(values: &[f32; LANES]) -> Self::Vector;
+    fn load_f16(values: &[f16; LANES]) -> Self::Vector;
+    fn load_bf16(values: &[bf16; LANES]) -> Self::Vector;
+    fn store(vector: Self::Vector, out: &mut [f32; LANES]);
+    fn add(a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// The larger of each lane; `a` where `b` is a NaN.
+    fn max(a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// `a * b + c` per lane, like [`Isa::mul_add`].
+    fn mul_add_v(a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
+
+    /// Asks for the cache line of `value`; nothing where the instruction set has no such request.
+    #[inline(always)]
+    fn prefetch<T>(_value: &T) {}
+
     /// `a * b + c`, fused where that is an instruction.
     #[inline(always)]
     fn mul_add(a: f32, b: f32, c: f32) -> f32 {
@@ -29,133 +53,93 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
 /// Whatever the build target guarantees.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Portable;
-/// AVX2 and FMA: sixteen registers of eight floats.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Avx2;
-/// AVX-512: thirty-two registers of sixteen floats.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Avx512;
 
 impl Isa for Portable {
     const FMA: bool = cfg!(any(target_arch = "aarch64", target_feature = "fma"));
     const MAX_ROWS: usize = 4;
     const PANEL: usize = 1;
+
+    type Vector = [f32; LANES];
+
+    #[inline(always)]
+    fn splat(value: f32) -> [f32; LANES] {
+        [value; LANES]
+    }
+
+    #[inline(always)]
+    fn load(values: &[f32; LANES]) -> [f32; LANES] {
+        *values
+    }
+
+    #[inline(always)]
+    fn load_f16(values: &[f16; LANES]) -> [f32; LANES] {
+        values.map(widen_f16)
+    }
+
+    #[inline(always)]
+    fn load_bf16(values: &[bf16; LANES]) -> [f32; LANES] {
+        values.map(|value| f32::from_bits(u32::from(value.to_bits()) << 16))
+    }
+
+    #[inline(always)]
+    fn store(vector: [f32; LANES], out: &mut [f32; LANES]) {
+        *out = vector;
+    }
+
+    #[inline(always)]
+    fn add(a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] {
+        std::array::from_fn(|lane| a[lane] + b[lane])
+    }
+
+    #[inline(always)]
+    fn max(a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] {
+        std::array::from_fn(|lane| larger(a[lane], b[lane]))
+    }
+
+    #[inline(always)]
+    fn mul_add_v(a: [f32; LANES], b: [f32; LANES], c: [f32; LANES]) -> [f32; LANES] {
+        std::array::from_fn(|lane| Self::mul_add(a[lane], b[lane], c[lane]))
+    }
 }
 
-impl Isa for Avx2 {
-    const FMA: bool = true;
-    const MAX_ROWS: usize = 4;
-    const PANEL: usize = 1;
-}
-
-impl Isa for Avx512 {
-    const FMA: bool = true;
-    const MAX_ROWS: usize = 8;
-    const PANEL: usize = 4;
-}
-
-/// A vector.
-#[derive(Debug, Clone, Copy, PartialEq)]
-#[repr(align(64))]
-pub(crate) struct Lanes(pub(crate) [f32; LANES]);
-
-impl Lanes {
-    pub(crate) const ZERO: Lanes = Lanes([0.0; LANES]);
-
-    #[inline(always)]
-    pub(crate) fn splat(value: f32) -> Lanes {
-        Lanes([value; LANES])
-    }
-
-    /// `values[at..at + LANES]`; zeros where the slice is too short, which no caller lets happen.
-    #[inline(always)]
-    pub(crate) fn load(values: &[f32], at: usize) -> Lanes {
-        Lanes(*window(values, at, &[0.0; LANES]))
-    }
-
-    #[inline(always)]
-    pub(crate) fn store(self, values: &mut [f32], at: usize) {
-        values[at..at + LANES].copy_from_slice(&self.0);
-    }
-
-    #[inline(always)]
-    pub(crate) fn map(self, f: impl Fn(f32) -> f32) -> Lanes {
-        let mut out = self;
-        for value in &mut out.0 {
-            *value = f(*value);
-        }
-        out
-    }
-
-    /// `self * b + c` per lane.
-    #[inline(always)]
-    pub(crate) fn mul_add<I: Isa>(self, b: Lanes, c: Lanes) -> Lanes {
-        let mut out = c;
-        for lane in 0..LANES {
-            out.0[lane] = I::mul_add(self.0[lane], b.0[lane], c.0[lane]);
-        }
-        out
-    }
-
-    #[inline(always)]
-    pub(crate) fn add(self, other: Lanes) -> Lanes {
-        let mut out = self;
-        for lane in 0..LANES {
-            out.0[lane] += other.0[lane];
-        }
-        out
-    }
-
-    /// The larger of each lane; a NaN in `other` loses.
-    #[inline(always)]
-    pub(crate) fn max(self, other: Lanes) -> Lanes {
-        let mut out = self;
-        for lane in 0..LANES {
-            out.0[lane] = larger(out.0[lane], other.0[lane]);
-        }
-        out
-    }
-
-    /// Keeps lanes whose index from `first` on lies in `begin..end`; the others become minus infinity.
-    #[inline(always)]
-    pub(crate) fn mask_outside(self, first: u32, begin: u32, end: u32) -> Lanes {
-        let mut out = self;
-        for lane in 0..LANES {
-            // One unsigned comparison: what lies before `begin` wraps around to a huge index.
-            let index = first.wrapping_add(lane as u32).wrapping_sub(begin);
-            out.0[lane] = if index < end.wrapping_sub(begin) { out.0[lane] } else { f32::NEG_INFINITY };
-        }
-        out
-    }
-
-    /// Largest lane.
-    #[inline(always)]
-    pub(crate) fn reduce_max(self) -> f32 {
-        self.reduce(larger)
-    }
-
-    /// Sum of the lanes, as a tree: the same order whatever produced them.
-    #[inline(always)]
-    pub(crate) fn reduce_sum(self) -> f32 {
-        self.reduce(|a, b| a + b)
-    }
-
-    #[inline(always)]
-    fn reduce(self, f: impl Fn(f32, f32) -> f32) -> f32 {
-        let mut out = self.0;
-        for width in [8, 4, 2, 1] {
-            for lane in 0..width {
-                out[lane] = f(out[lane], out[lane + width]);
-            }
-        }
-        out[0]
-    }
+/// To f32 without a branch or a table. Exact for finite values, subnormals included; infinities and NaNs are never
+/// stored.
+#[inline(always)]
+pub(crate) fn widen_f16(value: f16) -> f32 {
+    const TWO_POW_112: f32 = f32::from_bits((127 + 112) << 23);
+    let bits = u32::from(value.to_bits());
+    let magnitude = f32::from_bits((bits & 0x7FFF) << 13) * TWO_POW_112;
+    f32::from_bits(magnitude.to_bits() | ((bits & 0x8000) << 16))
 }
 
 /// `values[at..at + LANES]` as an array; `fallback` where the slice is too short, which no caller lets happen.
 #[inline(always)]
 pub(crate) fn window<'a, T>(values: &'a [T], at: usize, fallback: &'a [T; LANES]) -> &'a [T; LANES] {
     values.get(at..).and_then(|tail| tail.first_chunk()).unwrap_or(fallback)
+}
+
+/// Largest lane.
+#[inline(always)]
+pub(crate) fn reduce_max<I: Isa>(vector: I::Vector) -> f32 {
+    reduce::<I>(vector, larger)
+}
+
+/// Sum of the lanes, as a tree: the same order whatever produced them.
+#[inline(always)]
+pub(crate) fn reduce_sum<I: Isa>(vector: I::Vector) -> f32 {
+    reduce::<I>(vector, |a, b| a + b)
+}
+
+#[inline(always)]
+fn reduce<I: Isa>(vector: I::Vector, f: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut out = [0.0; LANES];
+    I::store(vector, &mut out);
+    for width in [8, 4, 2, 1] {
+        for lane in 0..width {
+            out[lane] = f(out[lane], out[lane + width]);
+        }
+    }
+    out[0]
 }
 
 /// One comparison and a select; `f32::max` also orders NaNs, which costs two more instructions per vector.
@@ -246,10 +230,40 @@ mod tests {
         }
     }
 
+    fn vectors_agree_with_scalars<I: Isa>() {
+        let a: [f32; LANES] = std::array::from_fn(|lane| lane as f32 - 7.5);
+        let b: [f32; LANES] = std::array::from_fn(|lane| 3.25 - lane as f32);
+        let mut out = [0.0; LANES];
+        I::store(I::mul_add_v(I::load(&a), I::load(&b), I::splat(0.5)), &mut out);
+        assert_eq!(out, std::array::from_fn(|lane| a[lane] * b[lane] + 0.5));
+        I::store(I::add(I::load(&a), I::load(&b)), &mut out);
+        assert_eq!(out, std::array::from_fn(|lane| a[lane] + b[lane]));
+        I::store(I::max(I::load(&a), I::load(&b)), &mut out);
+        assert_eq!(out, std::array::from_fn(|lane| a[lane].max(b[lane])));
+        I::store(I::max(I::load(&a), I::splat(f32::NAN)), &mut out);
+        assert_eq!(out, a, "a NaN in the second argument loses");
+        assert_eq!(out.map(f16::from_f32).map(f16::to_f32), a, "halves hold these values");
+        I::store(I::load_f16(&a.map(f16::from_f32)), &mut out);
+        assert_eq!(out, a);
+        I::store(I::load_bf16(&a.map(bf16::from_f32)), &mut out);
+        assert_eq!(out, a);
+        assert_eq!(reduce_max::<I>(I::load(&a)), 7.5);
+        assert_eq!(reduce_sum::<I>(I::load(&a)), 0.0);
+    }
+
+    struct Check;
+
+    impl crate::cpu::Kernel for Check {
+        #[inline(always)]
+        fn run<I: Isa>(self) {
+            vectors_agree_with_scalars::<I>();
+        }
+    }
+
     #[test]
-    fn a_mask_keeps_exactly_its_range() {
-        let kept = Lanes::splat(1.0).mask_outside(32, 34, 40);
-        let indices: Vec<usize> = (0..LANES).filter(|&lane| kept.0[lane] == 1.0).collect();
-        assert_eq!(indices, [2, 3, 4, 5, 6, 7]);
+    fn vectors_agree_with_scalars_on_every_instruction_set() {
+        for isa in crate::CpuIsa::available() {
+            isa.run(Check);
+        }
     }
 }
