@@ -17,7 +17,7 @@ use crate::{EngineError, Event, PartOutcome, ResolvedPart, Timing, Usage};
 #[derive(Debug)]
 struct Times {
     submitted: Timestamp,
-    first_run: Option<Timestamp>,
+    admitted: Option<Timestamp>,
     first_token: Option<Timestamp>,
     last_token: Option<Timestamp>,
 }
@@ -50,7 +50,7 @@ struct LiveJob {
 
 impl LiveRequest {
     pub(crate) fn new(job: Job) -> LiveRequest {
-        let times = Times { submitted: job.submitted, first_run: None, first_token: None, last_token: None };
+        let times = Times { submitted: job.submitted, admitted: None, first_token: None, last_token: None };
         LiveRequest {
             samples: job.samples,
             num_admitted: 0,
@@ -75,9 +75,10 @@ impl LiveRequest {
     }
 
     /// A sample starts to run; the first one tells how every part was found.
-    pub(crate) fn admit(&mut self, found: &[Found]) {
+    pub(crate) fn admit(&mut self, found: &[Found], now: Timestamp) {
         self.num_admitted += 1;
         if self.num_admitted == 1 {
+            self.times.admitted = Some(now);
             let parts: Vec<ResolvedPart> = self.job.parts.iter().map(|part| resolved(part, found)).collect();
             let reused = parts.iter().zip(&self.job.parts);
             let reused = reused.filter(|(part, own)| own.is_document && part.outcome != PartOutcome::Miss);
@@ -89,9 +90,8 @@ impl LiveRequest {
         }
     }
 
-    /// A step at `now` does `run` for this request.
-    pub(crate) fn note_run(&mut self, run: &PlannedRun, now: Timestamp) {
-        self.times.first_run.get_or_insert(now);
+    /// A step does `run` for this request.
+    pub(crate) fn note_run(&mut self, run: &PlannedRun) {
         if matches!(run.work, Work::Encode | Work::Prefill) {
             self.led_tokens = self.led_tokens.saturating_add(run.num_tokens);
         }
@@ -163,9 +163,9 @@ impl Times {
             _ => Duration::ZERO,
         };
         Timing {
-            queue: between(self.first_run, Some(self.submitted)),
+            queue: between(self.admitted, Some(self.submitted)),
             time_to_first_token: between(self.first_token, Some(self.submitted)),
-            prefill: between(self.first_token, self.first_run),
+            prefill: between(self.first_token, self.admitted),
             decode: between(self.last_token, self.first_token),
         }
     }

@@ -8,7 +8,7 @@
 //! * [`handle`]: starting an engine, submitting, reading statistics.
 //! * `intake`: a request becomes a context, on the submitting thread.
 //! * `step_loop`: plan, execute, commit, over and over.
-//! * [`flatten`]: a plan becomes the arrays of the executor.
+//! * [`mod@flatten`]: a plan becomes the arrays of the executor.
 //! * [`sampling`], [`stop`]: logits become a token, and the end of a sequence.
 //! * `egress`: tokens become events; [`stream`]: the reader's end.
 

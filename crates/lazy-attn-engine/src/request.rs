@@ -130,11 +130,11 @@ pub struct Usage {
 /// Where the time of a request went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Timing {
-    /// From submission to the first step that ran work for it.
+    /// From submission to admission: from then on it holds everything it needs.
     pub queue: Duration,
     /// From submission to the first generated token.
     pub time_to_first_token: Duration,
-    /// From the end of the queue to the first generated token.
+    /// From admission to the first generated token.
     pub prefill: Duration,
     /// From the first generated token to the last.
     pub decode: Duration,

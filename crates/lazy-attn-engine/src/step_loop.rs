@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 use std::sync::{Arc, PoisonError};
 
 use lazy_attn_sched::{Outcome, SchedError, Scheduler, StepPlan, Submission, Work};
-use lazy_attn_types::{ExecError, Executor, RequestId, SequenceId, StepOutput};
+use lazy_attn_types::{ExecError, Executor, RequestId, SequenceId, StepOutput, Timestamp};
 
 use crate::command::{Command, Job};
 use crate::egress::LiveRequest;
@@ -131,7 +131,7 @@ impl StepLoop {
     fn step(&mut self) {
         let now = self.shared.clock.now();
         let plan = self.scheduler.plan(now);
-        self.publish_admissions(&plan);
+        self.publish_admissions(&plan, now);
         if plan.runs.is_empty() {
             // Nobody could start: those who never can were told so.
             self.scheduler.commit(plan, &[], now);
@@ -140,7 +140,7 @@ impl StepLoop {
         for run in &plan.runs {
             if let Some(live) = self.owners.get(&run.sequence).and_then(|owner| self.requests.get_mut(owner))
             {
-                live.note_run(run, now);
+                live.note_run(run);
             }
         }
         tracing::debug!(step = plan.step, tokens = plan.num_tokens(), running = plan.num_running, "step");
@@ -150,10 +150,10 @@ impl StepLoop {
         }
     }
 
-    fn publish_admissions(&mut self, plan: &StepPlan) {
+    fn publish_admissions(&mut self, plan: &StepPlan, now: Timestamp) {
         for admitted in &plan.admitted {
             if let Some(live) = self.requests.get_mut(&admitted.request) {
-                live.admit(&admitted.found);
+                live.admit(&admitted.found, now);
             }
         }
         for rejected in &plan.rejected {

@@ -192,8 +192,14 @@ fn shutting_down_ends_every_stream_and_refuses_the_next() {
 
 #[test]
 fn times_are_those_of_the_injected_clock() {
-    let rig = gated(small_steps());
+    let engine = EngineConfig { max_step_tokens: 8, max_running: 1, ..EngineConfig::default() };
+    let rig = gated(RigOptions { engine, ..RigOptions::default() });
+    let before = rig.handle.submit(request(vec![text("b")], 1)).unwrap();
+    rig.gate.wait();
     let stream = rig.handle.submit(request(vec![text("0123456789")], 3)).unwrap();
+    rig.clock.advance(1000);
+    rig.gate.permit();
+    read(before);
     rig.gate.wait();
     // Two steps of prompt, the second gives the first token; two more tokens.
     for micros in [100, 10, 3, 2] {
@@ -204,8 +210,8 @@ fn times_are_those_of_the_injected_clock() {
         }
     }
     let (_, timing) = read(stream).done.unwrap();
-    assert_eq!(timing.queue, Duration::ZERO);
-    assert_eq!(timing.time_to_first_token, Duration::from_micros(110));
+    assert_eq!(timing.queue, Duration::from_micros(1000));
+    assert_eq!(timing.time_to_first_token, Duration::from_micros(1110));
     assert_eq!((timing.prefill, timing.decode), (Duration::from_micros(110), Duration::from_micros(5)));
 }
 

@@ -2,7 +2,7 @@
 //!
 //! [`AdmissionPolicy`] is the one place that orders waiting requests: document affinity with aging, deficit round robin
 //! across tenants, priorities and deadlines are further variants of it, and see what a policy may look at in
-//! [`Waiting`].
+//! `Waiting`.
 
 use std::collections::VecDeque;
 

@@ -118,7 +118,7 @@ pub struct Admitted {
 /// A request that can never run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejected {
-    /// The request; the samples of it that run already go on.
+    /// The request; none of its samples runs.
     pub request: RequestId,
     /// Why.
     pub error: SchedError,

@@ -6,9 +6,11 @@ use std::collections::HashMap;
 
 use common::Part::{Doc, Text};
 use common::{NOW, go_on, run_to_end, scheduler, step, submission};
-use lazy_attn_kv::Scope;
-use lazy_attn_sched::{Outcome, SchedError, Submission, Work};
-use lazy_attn_types::{RequestId, TokenId};
+use lazy_attn_kv::{EvictionPolicy, KvCache, KvConfig, ReserveRequest, Scope};
+use lazy_attn_sched::{
+    AdmissionPolicy, Outcome, Rejected, SchedConfig, SchedError, Scheduler, Submission, Work,
+};
+use lazy_attn_types::{BlockSize, RequestId, TokenId};
 
 #[test]
 fn a_request_larger_than_the_pool_is_refused_with_the_numbers() {
@@ -101,6 +103,33 @@ fn a_request_that_bypasses_the_cache_reads_nothing_and_leaves_nothing() {
     scheduler.commit(plan, &outcomes, NOW);
     let after = scheduler.kv().stats();
     assert_eq!((after.blocks_free, after.segments), (before.blocks_free, before.segments));
+}
+
+#[test]
+fn what_pins_keep_from_ever_fitting_is_rejected_and_the_next_request_runs() {
+    let block_size = BlockSize::new(4).unwrap();
+    let policy = EvictionPolicy::CostAware;
+    let mut kv = KvCache::new(KvConfig { num_blocks: 8, block_size, kv_bytes_per_token: 1, policy });
+    let pinned = submission(9, &[Doc(9, 16), Text(1, 1)], 1, 1).needs();
+    let mut granted = kv.reserve(&ReserveRequest { segments: &pinned, tail_tokens: 0 }, NOW).unwrap();
+    let reference = granted.segments.remove(0).reference;
+    kv.mark_computed(reference.handle(), 16);
+    kv.release(reference, NOW);
+    kv.release_tail(granted.tail);
+    kv.pin(pinned[0].key).unwrap();
+    let admission = AdmissionPolicy::Fcfs;
+    let bounds = SchedConfig { max_step_tokens: 32, max_running: 4, max_waiting: 4, admission };
+    let mut scheduler = Scheduler::new(bounds, kv).unwrap();
+    // 5 blocks of text and 1 of tail fit a pool of 8, but not beside 4 pinned ones.
+    scheduler.submit(submission(1, &[Text(1, 19)], 4, 2)).unwrap();
+    scheduler.submit(submission(2, &[Text(2, 3)], 4, 1)).unwrap();
+    let plan = scheduler.plan(NOW);
+    let error = SchedError::NeverFits { needed: 6, total: 4 };
+    assert_eq!(plan.rejected, [Rejected { request: RequestId(1), error }]);
+    assert_eq!(plan.admitted.len(), 1);
+    let outcomes = go_on(&plan, 4);
+    scheduler.commit(plan, &outcomes, NOW);
+    run_to_end(&mut scheduler, 4);
 }
 
 #[test]
