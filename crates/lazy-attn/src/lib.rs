@@ -26,3 +26,7 @@ pub use cpu::{AttnParams, CpuAttention, CpuIsa, KvDtype, KvLayout, KvStore};
 pub use error::AttnError;
 pub use plan::{PartialsPer, Plan, PlanConfig, Planner};
 pub use rope::RopeTable;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExamples;

@@ -144,9 +144,9 @@ impl<'a, E: Element> ItemTask<'a, E> {
         let mut angles_of = None;
         for (index, row_index) in work.rows.clone().enumerate() {
             let row = self.row(row_index);
-            if angles_of != Some(row.token) {
+            if angles_of != Some(row) {
                 call.rope.angles::<I>(work.unit.part.distance(row), &mut angles);
-                angles_of = Some(row.token);
+                angles_of = Some(row);
             }
             let q_head = self.kv_head * call.group_size + row_index % call.group_size;
             let num_q_heads = call.num_kv_heads * call.group_size;

@@ -303,6 +303,30 @@ impl Plan {
         &self.items
     }
 
+    /// Parts of all items.
+    #[must_use]
+    pub fn parts(&self) -> &[Part] {
+        &self.parts
+    }
+
+    /// Rows of all items.
+    #[must_use]
+    pub fn rows(&self) -> &[Row] {
+        &self.rows
+    }
+
+    /// Merge lists of all tokens, back to back; list `t` is `merge_begin()[t]..merge_begin()[t + 1]`.
+    #[must_use]
+    pub fn merge_slots(&self) -> &[u32] {
+        &self.merge_slots
+    }
+
+    /// Where each token's merge list begins, and where the last one ends.
+    #[must_use]
+    pub fn merge_begin(&self) -> &[u32] {
+        &self.merge_begin
+    }
+
     /// The parts of `item`, in the order of the context.
     #[must_use]
     pub fn parts_of(&self, item: &Item) -> &[Part] {

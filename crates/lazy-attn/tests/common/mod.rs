@@ -10,6 +10,7 @@ use lazy_attn::{
     AttnParams, CpuAttention, CpuIsa, KvDtype, KvLayout, KvStore, Plan, PlanConfig, Planner, RopeTable,
 };
 use lazy_attn_types::{BlockId, BlockSize, Position, Run, SegmentHandle, SegmentView, StepInput, TokenId};
+use proptest::test_runner::{Config as ProptestConfig, FileFailurePersistence};
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shape {
@@ -49,11 +50,13 @@ pub(crate) struct Scenario {
     pub(crate) documents: Vec<u32>,
     pub(crate) requests: Vec<Request>,
     pub(crate) window: Option<u32>,
+    /// Largest element of a query. At 4 scores spread far enough for a wrong rotation to show.
+    pub(crate) query_size: f32,
 }
 
 impl Scenario {
     pub(crate) fn new(shape: Shape, documents: &[u32]) -> Scenario {
-        Scenario { shape, documents: documents.to_vec(), requests: Vec::new(), window: None }
+        Scenario { shape, documents: documents.to_vec(), requests: Vec::new(), window: None, query_size: 4.0 }
     }
 
     /// Adds a request over `documents` placed one behind the other from `base` on.
@@ -169,7 +172,7 @@ impl Scenario {
                 for local in run.first_local..run.first_local + run.num_tokens {
                     k.extend(raw(seed, local, KEY, shape.num_kv_heads * shape.head_dim));
                     v.extend(raw(seed, local, VALUE, shape.num_kv_heads * shape.head_dim));
-                    q.extend(query(seed, local, shape));
+                    q.extend(self.query(seed, local));
                 }
             }
             attention.append(&mut store, LAYER, &plan, &k, &v).unwrap();
@@ -194,7 +197,7 @@ impl Scenario {
                 keys.extend((0..=local).map(|key| (tail, request.tail_start, key)));
                 let window = i64::from(self.window.unwrap_or(u32::MAX));
                 keys.retain(|&(_, start, key)| i64::from(start + key) > i64::from(position) - window);
-                let q = query(request.seed, local, shape);
+                let q = self.query(request.seed, local);
                 for head in 0..shape.num_kv_heads * shape.group_size {
                     let q = &q[(head * shape.head_dim) as usize..][..shape.head_dim as usize];
                     out.extend(self.oracle_head(&keys, position, q, (head / shape.group_size) as usize));
@@ -202,6 +205,12 @@ impl Scenario {
             }
         }
         out
+    }
+
+    fn query(&self, seed: u32, local: u32) -> Vec<f32> {
+        let shape = self.shape;
+        let count = shape.num_kv_heads * shape.group_size * shape.head_dim;
+        raw(seed, local, QUERY, count).into_iter().map(|value| self.query_size * value).collect()
     }
 
     /// One query head over `keys` (segment, start, local index).
@@ -303,12 +312,6 @@ fn raw(seed: u32, local: u32, kind: u32, count: u32) -> Vec<f32> {
         .collect()
 }
 
-/// Queries four times as large: scores spread far enough for a wrong rotation to show.
-fn query(seed: u32, local: u32, shape: Shape) -> Vec<f32> {
-    let count = shape.num_kv_heads * shape.group_size * shape.head_dim;
-    raw(seed, local, QUERY, count).into_iter().map(|value| 4.0 * value).collect()
-}
-
 fn scale(shape: Shape) -> f64 {
     1.0 / f64::from(shape.head_dim).sqrt()
 }
@@ -364,4 +367,16 @@ pub(crate) fn coverage(plan: &Plan) -> BTreeMap<(u32, u64, u32, i64), u32> {
         }
     }
     covered
+}
+
+/// Where two results first differ in their bits.
+pub(crate) fn first_difference(a: &[u32], b: &[u32]) -> Option<usize> {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).position(|(a, b)| a != b)
+}
+
+/// Failing seeds go beside the test file.
+pub(crate) fn proptest_config(cases: u32) -> ProptestConfig {
+    let failure_persistence = Some(Box::new(FileFailurePersistence::WithSource("regressions")) as _);
+    ProptestConfig { cases, failure_persistence, ..ProptestConfig::default() }
 }
