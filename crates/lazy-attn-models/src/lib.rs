@@ -2,6 +2,7 @@
 //!
 //! Reading order: [`config`] says what a decoder is, [`weights`] where its tensors come from, [`load`] opens what a
 //! [`ModelRef`] names, [`cpu`] runs it.
+#![cfg_attr(doctest, doc = include_str!("../README.md"))]
 
 pub mod config;
 pub mod cpu;

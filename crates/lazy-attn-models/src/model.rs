@@ -64,6 +64,14 @@ const EMBEDDED_FILE: &str = "smollm2-block-47m.Q4_0.gguf";
 ///
 /// # Errors
 /// [`ModelError`] naming the file, key or tensor that is missing or wrong.
+///
+/// ```
+/// use lazy_attn_models::{LoadOptions, load};
+///
+/// let model = load(&"random:7:tiny".parse()?, &LoadOptions::default())?;
+/// assert_eq!(model.config.num_layers, 2);
+/// # Ok::<(), lazy_attn_models::ModelError>(())
+/// ```
 pub fn load(reference: &ModelRef, options: &LoadOptions<'_>) -> Result<LoadedModel, ModelError> {
     match reference {
         ModelRef::Embedded => {
@@ -180,6 +188,13 @@ fn embedded() -> Result<(PathBuf, FileBytes), ModelError> {
 #[cfg(not(feature = "embedded"))]
 fn embedded() -> Result<(PathBuf, FileBytes), ModelError> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets").join(EMBEDDED_FILE);
+    if !path.exists() {
+        let problem = format!(
+            "is not part of this build, and {} is missing: build in the repository, or give the path of another model",
+            path.display()
+        );
+        return Err(ModelError::reference("embedded", problem));
+    }
     let bytes = FileBytes::map(&path)?;
     Ok((path, bytes))
 }

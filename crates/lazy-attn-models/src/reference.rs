@@ -133,3 +133,65 @@ impl fmt::Display for HubId {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TempDir;
+
+    fn hub(repository: &str, revision: &str, file: Option<&str>) -> ModelRef {
+        ModelRef::Hub(HubId {
+            repository: repository.into(),
+            revision: revision.into(),
+            file: file.map(str::to_owned),
+        })
+    }
+
+    #[test]
+    fn references_are_told_apart_by_their_form() {
+        let random = |seed, shape: &str| ModelRef::Random { seed, shape: shape.into() };
+        let cases = [
+            ("", ModelRef::Embedded),
+            ("embedded", ModelRef::Embedded),
+            ("a.gguf", ModelRef::Gguf("a.gguf".into())),
+            ("./dir/a.GGUF", ModelRef::Gguf("./dir/a.GGUF".into())),
+            ("dir/a.gguf", ModelRef::Gguf("dir/a.gguf".into())),
+            ("/dir/a.safetensors", ModelRef::Safetensors("/dir/a.safetensors".into())),
+            ("random:7", random(7, "tiny")),
+            ("random:7:llama-3.2-1b", random(7, "llama-3.2-1b")),
+            ("random:0:./config.json", random(0, "./config.json")),
+            ("org/name", hub("org/name", "main", None)),
+            ("org/name@v1.0", hub("org/name", "v1.0", None)),
+            ("org/name/a.gguf", hub("org/name", "main", Some("a.gguf"))),
+            ("org/name/q4/a.gguf@dev", hub("org/name", "dev", Some("q4/a.gguf"))),
+        ];
+        for (text, expected) in cases {
+            let parsed: ModelRef = text.parse().unwrap();
+            assert_eq!(parsed, expected, "{text}");
+            assert_eq!(
+                parsed.to_string().parse::<ModelRef>().unwrap(),
+                expected,
+                "{text} is written as {parsed}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_exists_is_a_path() {
+        let directory = TempDir::new("reference");
+        let text = directory.path().to_str().unwrap();
+        assert_eq!(text.parse::<ModelRef>().unwrap(), ModelRef::Directory(directory.path().into()));
+    }
+
+    #[test]
+    fn what_names_nothing_is_refused_with_the_forms_that_would() {
+        for text in
+            ["llama", "./org/name", "org/../name", "org/name/file.bin", "org/na me", "/no/such/directory"]
+        {
+            let error = text.parse::<ModelRef>().unwrap_err().to_string();
+            assert!(error.starts_with(&format!("model `{text}`: is no directory")), "{error}");
+        }
+        let error = "random:x".parse::<ModelRef>().unwrap_err().to_string();
+        assert_eq!(error, "model `random:x`: has the seed `x`, but a seed is a whole number below 2^64");
+    }
+}
