@@ -96,6 +96,8 @@ pub(crate) fn run(root: &Path, arguments: &BenchArguments) -> Result<()> {
     }
     let folders = fresh_results(&root.join("target/criterion"), begin)?;
     let mut figures = folders.iter().map(|folder| read_figure(folder)).collect::<Result<Vec<_>>>()?;
+    // Another run on the same tree may have written results in the meantime.
+    figures.retain(|figure| figure.name.contains(&arguments.filter));
     if figures.is_empty() {
         bail!("no bench matched `{}`", arguments.filter);
     }
