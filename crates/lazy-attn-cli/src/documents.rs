@@ -70,7 +70,7 @@ fn read(path: &Path) -> Result<TextDocument, Failure> {
 }
 
 /// `pilot-boat_times.txt` is titled `Pilot boat times`.
-fn title_of(path: &Path) -> String {
+pub(crate) fn title_of(path: &Path) -> String {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy().replace(['-', '_'], " ");
     let words = stem.split_whitespace().collect::<Vec<_>>().join(" ");
     let mut chars = words.chars();

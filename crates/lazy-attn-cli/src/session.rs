@@ -30,7 +30,6 @@ pub(crate) struct ModelSummary {
     pub(crate) config: ModelConfig,
     /// Bytes of weights that one token reads.
     pub(crate) weight_bytes: usize,
-    pub(crate) num_threads: usize,
     /// From the command's start of loading to the engine's readiness.
     pub(crate) load_time: Duration,
 }
@@ -48,18 +47,14 @@ impl Session {
         let model = load(&args.model.parse::<ModelRef>()?, &load_options)?;
         let tokenizer = tokenizer(&model)?;
         let templates = Templates::new(&model.special, &tokenizer);
+        check_kv_memory(args, &options, &model.config)?;
         let executor = CpuExecutor::new(CpuModel::from(&model), &options, &progress)?;
-        let (weight_bytes, num_threads) = (executor.weight_bytes_per_step(), executor.num_threads());
+        let weight_bytes = executor.weight_bytes_per_step();
         let parts = EngineParts::new(Box::new(executor), Arc::new(tokenizer), model.special.end.clone());
         let engine = Engine::start(parts, engine_config(args))?;
         let LoadedModel { name, config, .. } = model;
-        let model = ModelSummary { name, config, weight_bytes, num_threads, load_time: begin.elapsed() };
-        tracing::info!(
-            model = model.name,
-            threads = num_threads,
-            seconds = model.load_time.as_secs_f64(),
-            "loaded"
-        );
+        let model = ModelSummary { name, config, weight_bytes, load_time: begin.elapsed() };
+        tracing::info!(model = model.name, seconds = model.load_time.as_secs_f64(), "loaded");
         Ok(Session { engine, model, templates })
     }
 
@@ -114,6 +109,20 @@ fn cpu_options(args: &EngineArgs) -> Result<CpuOptions, Failure> {
         block_size,
         max_step_tokens: args.max_step_tokens,
     })
+}
+
+/// A store without a block could hold no request.
+fn check_kv_memory(args: &EngineArgs, options: &CpuOptions, config: &ModelConfig) -> Result<(), Failure> {
+    let element_size = options.kv_dtype.unwrap_or(KvDtype::F16).size_bytes();
+    let token_elements = 2 * config.num_layers * config.num_kv_heads * config.head_dim;
+    let block_bytes = (token_elements * element_size) as u64 * u64::from(options.block_size.get());
+    match args.kv_memory {
+        Some(size) if size.0 < block_bytes => {
+            let problem = format!("--kv-memory of {} bytes holds no block of {block_bytes} bytes", size.0);
+            Err(Failure::new(Exit::TooLarge, format!("{problem}; raise it or lower --block-size")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A step must have room for one token of every running sequence and one more.

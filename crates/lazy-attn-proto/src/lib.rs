@@ -9,3 +9,7 @@ pub mod v1;
 
 pub use json::{JsonError, from_json, to_json};
 pub use v1::FILE_DESCRIPTOR_SET;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExamples;

@@ -5,3 +5,7 @@
 //! * [`convert`]: messages to engine requests (validated), engine events to messages.
 
 pub mod convert;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExamples;

@@ -78,7 +78,12 @@ pub(crate) fn models(args: &ModelsArgs) -> Result<Exit, Failure> {
 fn row(listing: Listing) -> Row {
     let outcome = match listing.outcome {
         Ok(summary) => Outcome::Loads {
-            name: summary.name,
+            // Random weights serve measurements; there is no tokenizer to talk to them.
+            name: if listing.reference.starts_with("random:") {
+                "no tokenizer".to_owned()
+            } else {
+                summary.name
+            },
             family: summary.config.family,
             num_parameters: summary.num_parameters,
             weight_bytes: summary.weight_bytes,

@@ -1,29 +1,31 @@
 //! The bundled documents and questions.
 
+use std::path::Path;
+
 use serde::Deserialize;
 
-use crate::documents::TextDocument;
+use crate::documents::{TextDocument, title_of};
 use crate::exit::{Exit, Failure};
 
 macro_rules! documents {
-    ($($title:literal: $file:literal),+ $(,)?) => {
-        [$(($title, include_str!(concat!("../../../assets/demo/", $file)))),+]
+    ($($file:literal),+ $(,)?) => {
+        [$(($file, include_str!(concat!("../../../assets/demo/", $file)))),+]
     };
 }
 
-/// Title and text of each document.
-const DOCUMENTS: [(&str, &str); 10] = documents! {
-    "The lighthouse": "lighthouse.txt",
-    "The ferry": "ferry.txt",
-    "The bakery": "bakery.txt",
-    "The Lantern Festival": "festival.txt",
-    "The boatyard": "boatyard.txt",
-    "The school": "school.txt",
-    "The weather station": "weather-station.txt",
-    "The railway": "railway.txt",
-    "The fish market": "market.txt",
-    "The museum": "museum.txt",
-};
+/// File name and text of each document.
+const DOCUMENTS: [(&str, &str); 10] = documents![
+    "Saltwick.txt",
+    "Gull-Rock-Lighthouse.txt",
+    "MV-Swallow.txt",
+    "Hill-Boats.txt",
+    "Saltwick-Otters.txt",
+    "The-Winter-Lamp.txt",
+    "Mill-Street-Bakery.txt",
+    "Storm-Hill.txt",
+    "Elm-Valley-Railway.txt",
+    "Customs-House.txt",
+];
 
 const QUESTIONS: &str = include_str!("../../../assets/demo/questions.json");
 
@@ -52,7 +54,8 @@ impl Collection {
     pub(super) fn bundled() -> Result<Collection, Failure> {
         let questions = serde_json::from_str(QUESTIONS)
             .map_err(|error| Failure::new(Exit::Internal, format!("questions.json: {error}")))?;
-        let document = |(title, text): (&str, &str)| TextDocument { title: title.into(), text: text.into() };
+        let document =
+            |(file, text): (&str, &str)| TextDocument { title: title_of(Path::new(file)), text: text.into() };
         Ok(Collection { documents: DOCUMENTS.map(document).into(), questions })
     }
 }
