@@ -11,6 +11,7 @@ use lazy_attn_types::TokenId;
 use proptest::prelude::*;
 use support::gguf::{F32, Gguf, Meta, Q4_0};
 use support::testing::TempDir;
+use support::{check_sizes, damage};
 
 fn open(file: &Gguf) -> Result<(ModelConfig, GgufTensors), String> {
     read(file.bytes()).map(|(config, _, tensors)| (config, tensors))
@@ -216,27 +217,12 @@ fn a_file_without_a_tokenizer_is_refused() {
 
 proptest! {
     #[test]
-    fn no_change_of_bytes_makes_reading_panic(
-        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
-        len in any::<prop::sample::Index>(),
-        truncate in any::<bool>(),
-    ) {
-        let mut bytes = Gguf::tiny("llama").bytes();
-        // Most bytes are tensor data, where nothing can go wrong: change what comes before.
-        let header = bytes.len() - 4096;
-        for (index, value) in changes {
-            bytes[index.index(header)] = value;
-        }
-        if truncate {
-            bytes.truncate(len.index(bytes.len()));
-        }
-        if let Ok((config, _, tensors)) = read(bytes) {
-            use lazy_attn_models::weights::{TensorSource, expected_tensors};
-            for (name, shape) in expected_tensors(&config) {
-                if let Ok(tensor) = tensors.tensor(&name, &shape) {
-                    prop_assert_eq!(tensor.to_f32().len(), shape.iter().product::<usize>());
-                }
-            }
+    fn no_change_of_bytes_makes_reading_panic(damage in damage()) {
+        let bytes = Gguf::tiny("llama").bytes();
+        // What comes before the data: 4 KiB hold every tensor of the tiny model.
+        let header_size = bytes.len() - 4096;
+        if let Ok((config, _, tensors)) = read(damage.apply(bytes, header_size)) {
+            check_sizes(&tensors, &config);
         }
     }
 }

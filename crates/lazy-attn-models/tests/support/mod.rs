@@ -6,6 +6,8 @@ pub(crate) mod gguf;
 #[path = "../../src/testing.rs"]
 pub(crate) mod testing;
 
+use proptest::prelude::*;
+use proptest::sample::Index;
 use serde_json::{Value, json};
 
 use lazy_attn_models::weights::{RandomDtype, RandomTensors, TensorSource, expected_tensors};
@@ -69,5 +71,41 @@ pub(crate) fn load_error(reference: &str) -> String {
     match try_load(reference) {
         Ok(model) => panic!("{reference} loads as {model:?}"),
         Err(error) => error.to_string(),
+    }
+}
+
+/// Changes to the bytes of a file.
+#[derive(Debug)]
+pub(crate) struct Damage {
+    changes: Vec<(Index, u8)>,
+    /// Where the file is cut off.
+    cut: Option<Index>,
+}
+
+/// Up to seven changed bytes, and a cut in every second case.
+pub(crate) fn damage() -> impl Strategy<Value = Damage> {
+    let changes = prop::collection::vec((any::<Index>(), any::<u8>()), 1..8);
+    (changes, any::<Option<Index>>()).prop_map(|(changes, cut)| Damage { changes, cut })
+}
+
+impl Damage {
+    /// Changes bytes of the header, since any bytes are right in the data behind it, and cuts the file.
+    pub(crate) fn apply(self, mut bytes: Vec<u8>, header_size: usize) -> Vec<u8> {
+        for (index, value) in self.changes {
+            bytes[index.index(header_size)] = value;
+        }
+        if let Some(cut) = self.cut {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        bytes
+    }
+}
+
+/// Every tensor that `source` gives for `config` has as many elements as its shape.
+pub(crate) fn check_sizes(source: &dyn TensorSource, config: &ModelConfig) {
+    for (name, shape) in expected_tensors(config) {
+        if let Ok(tensor) = source.tensor(&name, &shape) {
+            assert_eq!(tensor.to_f32().len(), shape.iter().product::<usize>(), "{name}");
+        }
     }
 }

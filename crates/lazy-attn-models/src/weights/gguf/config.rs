@@ -34,6 +34,7 @@ const KNOWN_KEYS: &[&str] = &[
     ".rope.scaling.type",
     ".rope.scaling.yarn_beta_fast",
     ".rope.scaling.yarn_beta_slow",
+    ".tensor_data_layout",
     ".vocab_size",
 ];
 
