@@ -7,7 +7,7 @@
 //!
 //! * [`store`]: the fake KV store.
 //! * [`script`]: forced tokens, failures, and a record of the steps.
-//! * [`reference`]: the same tokens from the logical context alone.
+//! * [`mod@reference`]: the same tokens from the logical context alone.
 
 mod executor;
 mod hash;
