@@ -17,7 +17,7 @@ pub(crate) enum Verbosity {
 }
 
 const BYTES_STYLE: &str = "{msg:>11} [{bar:32}] {bytes}/{total_bytes} {bytes_per_sec} {eta}";
-const TOKENS_STYLE: &str = "{msg:>11} [{bar:32}] {pos}/{len} tokens {per_sec} {eta}";
+const TOKENS_STYLE: &str = "{msg:>11} [{bar:32}] {pos}/{len} tokens {eta}";
 /// Work below this is over before anybody could read of it.
 const MIN_REPORTED_BYTES: u64 = 64 << 20;
 const MIN_REPORTED_TOKENS: u64 = 512;
