@@ -15,7 +15,10 @@
 //! * [`cpu`]: the KV store, and the kernels that write it ([`CpuAttention::append`]) and read it
 //!   ([`CpuAttention::attend`]).
 //! * [`error`]: what can go wrong.
+//! * `candle`: the same on candle tensors; feature `candle`.
 
+#[cfg(feature = "candle")]
+pub mod candle;
 pub mod cpu;
 pub mod error;
 mod isa;

@@ -54,6 +54,20 @@ pub(crate) struct Scenario {
     pub(crate) query_size: f32,
 }
 
+/// Raw keys, values and queries of some tokens.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Rows {
+    /// `[num_tokens, num_kv_heads * head_dim]`
+    pub(crate) k: Vec<f32>,
+    /// `[num_tokens, num_kv_heads * head_dim]`
+    pub(crate) v: Vec<f32>,
+    /// `[num_tokens, num_q_heads * head_dim]`
+    pub(crate) q: Vec<f32>,
+}
+
+/// The layer that scenarios use: not the first, so that mixed up layers show.
+pub(crate) const LAYER: u32 = 1;
+
 impl Scenario {
     pub(crate) fn new(shape: Shape, documents: &[u32]) -> Scenario {
         Scenario { shape, documents: documents.to_vec(), requests: Vec::new(), window: None, query_size: 4.0 }
@@ -140,11 +154,21 @@ impl Scenario {
 
     /// Runs the scenario: `[num_tokens, num_q_heads * head_dim]`.
     pub(crate) fn run(&self, config: PlanConfig, isa: CpuIsa) -> Vec<f32> {
-        const LAYER: u32 = 1;
+        let (mut attention, mut store) = self.backend(config, isa);
+        self.run_steps(config, |plan, rows| {
+            attention.append(&mut store, LAYER, plan, &rows.k, &rows.v).unwrap();
+            let mut out = vec![f32::NAN; rows.q.len()];
+            attention.attend(&store, LAYER, plan, &rows.q, &mut out).unwrap();
+            out
+        })
+    }
+
+    /// The kernels, and a store where reading an unwritten slot shows.
+    pub(crate) fn backend(&self, config: PlanConfig, isa: CpuIsa) -> (CpuAttention, KvStore) {
         let shape = self.shape;
         let (_, num_blocks) = self.blocks();
         let mut store = KvStore::new(KvLayout {
-            num_layers: 2,
+            num_layers: LAYER + 1,
             num_blocks,
             block_size: config.block_size,
             num_kv_heads: shape.num_kv_heads,
@@ -158,28 +182,37 @@ impl Scenario {
             rope: RopeTable::from_inv_freq(&inv_freq(shape)).unwrap(),
             softmax_scale: scale(shape) as f32,
         };
-        let mut attention = CpuAttention::with_isa(params, isa);
+        (CpuAttention::with_isa(params, isa), store)
+    }
+
+    /// Hands both steps to `step`, which writes, then reads; what it returned for the step under test.
+    pub(crate) fn run_steps(
+        &self,
+        config: PlanConfig,
+        mut step: impl FnMut(&Plan, &Rows) -> Vec<f32>,
+    ) -> Vec<f32> {
         let planner = Planner::new(config).unwrap();
-        let seeds = self.seeds();
-        let (mut q, mut out) = (Vec::new(), Vec::new());
+        let mut out = Vec::new();
         for input in [self.encode_step(), self.query_step()] {
-            let plan = planner.plan(&input);
-            let (mut k, mut v) = (Vec::new(), Vec::new());
-            q.clear();
+            let mut rows = Rows::default();
             for run in &input.runs {
                 let own = input.segments_of(run).last().unwrap();
-                let seed = seeds[own.handle.0 as usize];
                 for local in run.first_local..run.first_local + run.num_tokens {
-                    k.extend(raw(seed, local, KEY, shape.num_kv_heads * shape.head_dim));
-                    v.extend(raw(seed, local, VALUE, shape.num_kv_heads * shape.head_dim));
-                    q.extend(self.query(seed, local));
+                    self.push_token(&mut rows, own.handle.0 as usize, local);
                 }
             }
-            attention.append(&mut store, LAYER, &plan, &k, &v).unwrap();
-            out = vec![f32::NAN; q.len()];
-            attention.attend(&store, LAYER, &plan, &q, &mut out).unwrap();
+            out = step(&planner.plan(&input), &rows);
         }
         out
+    }
+
+    /// Appends token `local` of `segment`.
+    pub(crate) fn push_token(&self, rows: &mut Rows, segment: usize, local: u32) {
+        let seed = self.seeds()[segment];
+        let elements = self.shape.num_kv_heads * self.shape.head_dim;
+        rows.k.extend(raw(seed, local, KEY, elements));
+        rows.v.extend(raw(seed, local, VALUE, elements));
+        rows.q.extend(self.query(seed, local));
     }
 
     /// What `run` should give, and how far from it each number may be.
@@ -250,7 +283,7 @@ impl Scenario {
 }
 
 /// Error bound of one output element, |v| <= 1. `mass` is the largest sum of |q_d k_d|, times the softmax scale.
-fn tolerance(shape: Shape, mass: f64, num_keys: usize) -> f64 {
+pub(crate) fn tolerance(shape: Shape, mass: f64, num_keys: usize) -> f64 {
     let f32_unit = 2f64.powi(-24);
     // Rounding of stored elements: half a unit in the last place.
     let stored = match shape.dtype {
@@ -312,11 +345,11 @@ fn raw(seed: u32, local: u32, kind: u32, count: u32) -> Vec<f32> {
         .collect()
 }
 
-fn scale(shape: Shape) -> f64 {
+pub(crate) fn scale(shape: Shape) -> f64 {
     1.0 / f64::from(shape.head_dim).sqrt()
 }
 
-fn inv_freq(shape: Shape) -> Vec<f32> {
+pub(crate) fn inv_freq(shape: Shape) -> Vec<f32> {
     let pairs = shape.rotary_dim / 2;
     (0..pairs).map(|pair| 10_000f64.powf(-f64::from(pair) / f64::from(pairs)) as f32).collect()
 }
