@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use crate::{kernels, shell, tidy};
 
 /// One feature set for every stage, so that no stage rebuilds what another one built.
-const FEATURES: &str = "lazy-attn-cli/hub,lazy-attn-cli/embedded-model";
+const FEATURES: &str = "lazy-attn/candle,lazy-attn-cli/hub,lazy-attn-cli/embedded-model";
 
 /// Not published, so not packaged.
 const UNPUBLISHED: [&str; 2] = ["lazy-attn-testkit", "xtask"];
