@@ -28,11 +28,12 @@ struct Layer {
 
 impl Layer {
     fn new() -> Result<Layer> {
+        let weights = |inputs, outputs, phase| wave(inputs, outputs, phase)? / (inputs as f64).sqrt();
         Ok(Layer {
-            q_proj: wave(HIDDEN, NUM_Q_HEADS * HEAD_DIM, 1.0)?,
-            k_proj: wave(HIDDEN, NUM_KV_HEADS * HEAD_DIM, 2.0)?,
-            v_proj: wave(HIDDEN, NUM_KV_HEADS * HEAD_DIM, 3.0)?,
-            o_proj: wave(NUM_Q_HEADS * HEAD_DIM, HIDDEN, 4.0)?,
+            q_proj: weights(HIDDEN, NUM_Q_HEADS * HEAD_DIM, 1.0)?,
+            k_proj: weights(HIDDEN, NUM_KV_HEADS * HEAD_DIM, 2.0)?,
+            v_proj: weights(HIDDEN, NUM_KV_HEADS * HEAD_DIM, 3.0)?,
+            o_proj: weights(NUM_Q_HEADS * HEAD_DIM, HIDDEN, 4.0)?,
         })
     }
 
@@ -101,8 +102,8 @@ fn step_of(contexts: &[&[usize]]) -> StepInput {
     input
 }
 
-/// Any numbers around zero, `[rows, columns]`.
+/// Any numbers in [-1, 1], `[rows, columns]`.
 fn wave(rows: usize, columns: usize, phase: f64) -> Result<Tensor> {
     let index = Tensor::arange(0f32, (rows * columns) as f32, &Device::Cpu)?;
-    ((index.affine(0.37 + 0.1 * phase, phase)?.sin()? / (columns as f64).sqrt())?).reshape((rows, columns))
+    index.affine(0.37 + 0.1 * phase, phase)?.sin()?.reshape((rows, columns))
 }
