@@ -57,10 +57,13 @@ impl IntegerWeights for Q4Weights {
 
     #[inline(always)]
     fn unpack<I: Isa>(codes: &[[u8; CODE_BYTES]]) -> [I::Codes; 8] {
-        let packed: [I::Codes; 4] = std::array::from_fn(|vector| I::load_codes(&codes[vector]));
-        std::array::from_fn(|vector| {
-            if vector < 4 { I::low_nibbles(packed[vector]) } else { I::high_nibbles(packed[vector - 4]) }
-        })
+        let mut unpacked = [I::load_codes(&codes[0]); 8];
+        for vector in 0..4 {
+            let packed = I::load_codes(&codes[vector]);
+            unpacked[vector] = I::low_nibbles(packed);
+            unpacked[vector + 4] = I::high_nibbles(packed);
+        }
+        unpacked
     }
 
     #[inline(always)]
@@ -75,7 +78,11 @@ impl IntegerWeights for Q8Weights {
 
     #[inline(always)]
     fn unpack<I: Isa>(codes: &[[u8; CODE_BYTES]]) -> [I::Codes; 8] {
-        std::array::from_fn(|vector| I::load_codes(&codes[vector]))
+        let mut unpacked = [I::load_codes(&codes[0]); 8];
+        for vector in 1..8 {
+            unpacked[vector] = I::load_codes(&codes[vector]);
+        }
+        unpacked
     }
 
     #[inline(always)]
@@ -86,20 +93,15 @@ impl IntegerWeights for Q8Weights {
 
 /// `panel` times a float tile (`[in_features][R]`).
 #[inline(always)]
-pub(crate) fn float_tile<I: Isa, const R: usize>(
-    format: Format,
-    panel: Panel<'_>,
-    acts: &[f32],
-    out: &mut Tile<R>,
-) {
+pub(crate) fn float_tile<I: Isa, const R: usize>(format: Format, panel: Panel<'_>, acts: &[f32]) -> Tile<R> {
     match format {
-        Format::Bf16 => float_loop::<I, Bf16Weights, R>(panel, acts, out),
-        _ => float_loop::<I, F32Weights, R>(panel, acts, out),
+        Format::Bf16 => float_loop::<I, Bf16Weights, R>(panel, acts),
+        _ => float_loop::<I, F32Weights, R>(panel, acts),
     }
 }
 
 #[inline(always)]
-fn float_loop<I: Isa, W: FloatWeights, const R: usize>(panel: Panel<'_>, acts: &[f32], out: &mut Tile<R>) {
+fn float_loop<I: Isa, W: FloatWeights, const R: usize>(panel: Panel<'_>, acts: &[f32]) -> Tile<R> {
     let weights: &[W::Bits] = bytemuck::cast_slice(panel.codes);
     let (weights, _) = weights.as_chunks::<LANES>();
     let (weights, _) = weights.as_chunks::<2>();
@@ -113,9 +115,13 @@ fn float_loop<I: Isa, W: FloatWeights, const R: usize>(panel: Panel<'_>, acts: &
             sums[row][1] = I::mul_add(weights[1], act, sums[row][1]);
         }
     }
+    // Loops, because a call of `array::map` may not be inlined, and then loses the instructions.
+    let mut out: Tile<R> = [[[0.0; LANES]; 2]; R];
     for row in 0..R {
-        out[row] = [I::to_array(sums[row][0]), I::to_array(sums[row][1])];
+        out[row][0] = I::to_array(sums[row][0]);
+        out[row][1] = I::to_array(sums[row][1]);
     }
+    out
 }
 
 /// `panel` times an integer tile (`[block][R][BLOCK_WORDS]`).
@@ -124,20 +130,15 @@ pub(crate) fn integer_tile<I: Isa, const R: usize>(
     format: Format,
     panel: Panel<'_>,
     acts: &[u32],
-    out: &mut Tile<R>,
-) {
+) -> Tile<R> {
     match format {
-        Format::Q4 => integer_loop::<I, Q4Weights, R>(panel, acts, out),
-        _ => integer_loop::<I, Q8Weights, R>(panel, acts, out),
+        Format::Q4 => integer_loop::<I, Q4Weights, R>(panel, acts),
+        _ => integer_loop::<I, Q8Weights, R>(panel, acts),
     }
 }
 
 #[inline(always)]
-fn integer_loop<I: Isa, W: IntegerWeights, const R: usize>(
-    panel: Panel<'_>,
-    acts: &[u32],
-    out: &mut Tile<R>,
-) {
+fn integer_loop<I: Isa, W: IntegerWeights, const R: usize>(panel: Panel<'_>, acts: &[u32]) -> Tile<R> {
     let (codes, _) = panel.codes.as_chunks::<CODE_BYTES>();
     let (scales, _) = panel.scales.as_chunks::<LANES>();
     let (acts, _) = acts.as_chunks::<BLOCK_WORDS>();
@@ -157,7 +158,9 @@ fn integer_loop<I: Isa, W: IntegerWeights, const R: usize>(
             sums[row] = I::mul_add(I::to_floats(sum), scale, sums[row]);
         }
     }
+    let mut out: Tile<R> = [[[0.0; LANES]; 2]; R];
     for row in 0..R {
         out[row][0] = I::to_array(sums[row]);
     }
+    out
 }

@@ -212,15 +212,17 @@ fn pack_q8(row: &[u8], lane: usize, codes: &mut [u8], scales: &mut [u16]) {
 
 /// Rounds a row to `Q8_0`. Codes are taken against the scale as it is stored, so its rounding costs nothing.
 fn requantize(row: &[f32], lane: usize, codes: &mut [u8], scales: &mut [u16]) {
-    for (block, values) in row.chunks_exact(BLOCK).enumerate() {
-        let largest = values.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
-        let scale = f16::from_f32(largest / 127.0);
+    // Adding 1.5 * 2^23 leaves the nearest integer in the low bits of the sum, ties to even.
+    const MAGIC: f32 = 12_582_912.0;
+    for (block, values) in row.as_chunks::<BLOCK>().0.iter().enumerate() {
+        // Magnitudes order like their bits, and integers are compared sixteen at a time.
+        let largest = values.iter().fold(0, |largest, value| largest.max(value.to_bits() & 0x7fff_ffff));
+        let scale = f16::from_f32(f32::from_bits(largest) / 127.0);
         let divisor = if scale == f16::ZERO { f32::INFINITY } else { scale.to_f32() };
-        let mut unsigned = [0; BLOCK];
-        for (unsigned, value) in unsigned.iter_mut().zip(values) {
-            let code = (value / divisor).round_ties_even().clamp(-127.0, 127.0);
-            *unsigned = (code + 128.0) as u8;
-        }
+        let unsigned = values.map(|value| {
+            let code = (value / divisor).clamp(-127.0, 127.0) + MAGIC;
+            code.to_bits() as u8 ^ 0x80
+        });
         scales[block * LANES + lane] = scale.to_bits();
         put_codes(codes, 8 * block, lane, &unsigned);
     }

@@ -141,23 +141,31 @@ impl TaskKernel<'_> {
         let segment = self.task.segment;
         let (format, acts) = (segment.packed.format(), self.product.acts);
         let weights = segment.packed.panel(panel);
-        let mut result: Tile<R> = [[[0.0; LANES]; 2]; R];
-        if format.is_integer() {
-            integer_tile::<I, R>(format, weights, acts.integer_tile(tile), &mut result);
+        let mut result: Tile<R> = if format.is_integer() {
+            integer_tile::<I, R>(format, weights, acts.integer_tile(tile))
         } else {
-            float_tile::<I, R>(format, weights, acts.float_tile(tile), &mut result);
+            float_tile::<I, R>(format, weights, acts.float_tile(tile))
+        };
+        if let Some(bias) = &segment.bias {
+            add_bias(&mut result, &bias[panel * format.panel_rows()..]);
         }
         let width = format.panel_rows();
         let first_row = (tile - self.task.tiles.start) * acts.shape().tile_rows;
         let column = (panel - self.task.panels.start) * width;
-        for (row, values) in result.iter_mut().enumerate() {
-            let values = &mut values.as_flattened_mut()[..width];
-            if let Some(bias) = &segment.bias {
-                for (value, bias) in values.iter_mut().zip(&bias[panel * width..]) {
-                    *value += bias;
-                }
+        for (row, values) in result.iter().enumerate() {
+            self.task.out.write(first_row + row, column, &values[0]);
+            if column + LANES < self.task.out.num_columns() && width > LANES {
+                self.task.out.write(first_row + row, column + LANES, &values[1]);
             }
-            self.task.out.write(first_row + row, column, values);
+        }
+    }
+}
+
+#[inline(always)]
+fn add_bias<const R: usize>(result: &mut Tile<R>, bias: &[f32]) {
+    for row in result {
+        for (value, bias) in row.as_flattened_mut().iter_mut().zip(bias) {
+            *value += bias;
         }
     }
 }

@@ -3,6 +3,8 @@
 
 use std::marker::PhantomData;
 
+use super::LANES;
+
 /// Exclusive access to a rectangle of a row-major matrix: what `&mut [f32]` is to a slice.
 ///
 /// It is not `Clone`, and splitting consumes it, so no two rectangles overlap.
@@ -37,6 +39,12 @@ impl<'a> MatrixMut<'a> {
         }
     }
 
+    /// Columns of the rectangle.
+    #[inline(always)]
+    pub(crate) fn num_columns(&self) -> usize {
+        self.num_columns
+    }
+
     /// The columns before `column`, and the others.
     pub(crate) fn split_columns(self, column: usize) -> (MatrixMut<'a>, MatrixMut<'a>) {
         assert!(column <= self.num_columns, "a matrix is split inside");
@@ -62,15 +70,20 @@ impl<'a> MatrixMut<'a> {
 
     /// Copies `values` to `row` from `column` on, cut off at the end of the row.
     #[inline(always)]
-    pub(crate) fn write(&mut self, row: usize, column: usize, values: &[f32]) {
+    pub(crate) fn write(&mut self, row: usize, column: usize, values: &[f32; LANES]) {
         assert!(row < self.num_rows && column <= self.num_columns, "a tile lies inside its output");
-        let count = values.len().min(self.num_columns - column);
+        let count = (self.num_columns - column).min(LANES);
         // SAFETY: `row` and `column` lie inside the rectangle, which lies inside the matrix it was split from, so the
         // start is inside that allocation or at its end.
         let start = unsafe { self.base.add(row * self.stride + column) };
         // SAFETY: `count` floats from there end inside the row of the rectangle, to which `&mut self` has exclusive
-        // access; `values` is a live shared borrow, so it does not overlap them.
-        unsafe { std::ptr::copy_nonoverlapping(values.as_ptr(), start, count) };
+        // access for as long as the slice lives.
+        let out = unsafe { std::slice::from_raw_parts_mut(start, count) };
+        match out.as_mut_array() {
+            // Almost always: a copy of constant size is one store.
+            Some(whole) => *whole = *values,
+            None => out.copy_from_slice(&values[..count]),
+        }
     }
 }
 
@@ -87,7 +100,7 @@ mod tests {
             for (mut part, value) in [(top, 1.0), (left, 2.0), (right, 3.0)] {
                 scope.spawn(move || {
                     for row in 0..part.num_rows {
-                        part.write(row, 0, &[value; 9]);
+                        part.write(row, 0, &[value; LANES]);
                     }
                 });
             }
