@@ -12,7 +12,7 @@ use crate::shell;
 
 /// Crate and bench targets of the CPU path, bottom up.
 const CPU_BENCHES: [(&str, &[&str]); 2] =
-    [("lazy-attn", &["attention"]), ("lazy-attn-models", &["linear", "decode"])];
+    [("lazy-attn", &["attention"]), ("lazy-attn-models", &["linear", "decode", "ttft"])];
 
 #[derive(Args)]
 pub(crate) struct BenchArguments {
