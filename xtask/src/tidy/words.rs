@@ -43,17 +43,17 @@ const FORBIDDEN_CODE: [(&str, &str); 3] = [
     ("#[ignore", "a test that does not run proves nothing"),
 ];
 
-/// Never in any file.
-const FORBIDDEN_TEXT: [&str; 9] = [
-    "/work/",
-    "/root/",
-    "/home/",
-    "/tmp/bash_jobs",
-    "crates.io",
-    "pypi.org",
-    "pythonhosted.org",
-    "npmjs.org",
-    "npmjs.com",
+/// Never in any file: folders of somebody's machine, and hosts of package registries. Put together from pieces, so that
+/// this list is not itself what it looks for.
+const FORBIDDEN_TEXT: [&str; 8] = [
+    concat!("/ro", "ot/"),
+    concat!("/ho", "me/"),
+    concat!("/Us", "ers/"),
+    concat!("crates", ".io"),
+    concat!("pypi", ".org"),
+    concat!("pythonhosted", ".org"),
+    concat!("npmjs", ".org"),
+    concat!("npmjs", ".com"),
 ];
 
 pub(super) fn check(tree: &Tree) -> Vec<Violation> {
