@@ -20,7 +20,7 @@ use crate::ui::{LoadProgress, Verbosity};
 pub(crate) struct Session {
     engine: Engine,
     pub(crate) model: ModelSummary,
-    pub(crate) templates: Templates,
+    pub(crate) templates: Arc<Templates>,
 }
 
 /// What is known of the loaded model.
@@ -47,7 +47,7 @@ impl Session {
         let load_options = LoadOptions { progress: &progress, ..LoadOptions::default() };
         let model = load(&args.model.parse::<ModelRef>()?, &load_options)?;
         let tokenizer = tokenizer(&model)?;
-        let templates = Templates::new(&model.special, &tokenizer);
+        let templates = Arc::new(Templates::new(&model.special, &tokenizer));
         let executor = CpuExecutor::new(CpuModel::from(&model), &options, &progress)?;
         let (weight_bytes, num_threads) = (executor.weight_bytes_per_step(), executor.num_threads());
         let parts = EngineParts::new(Box::new(executor), Arc::new(tokenizer), model.special.end.clone());
