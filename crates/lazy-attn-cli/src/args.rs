@@ -1,5 +1,6 @@
 //! What may be written on the command line.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -11,7 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 #[command(name = "lazyattn", version, about, arg_required_else_help = true, max_term_width = 110)]
 #[command(
     after_help = "Exit codes: 0 done, 1 a check failed, 2 usage or bad input, 3 the model cannot be loaded, \
-                        4 the request does not fit, 5 internal error."
+                        4 the request does not fit, 5 internal error, 6 the server did not answer the request."
 )]
 pub(crate) struct Cli {
     #[command(flatten)]
@@ -61,6 +62,8 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Run a request in JSON and print the response in JSON
     Generate(GenerateArgs),
+    /// Answer requests over gRPC until SIGTERM, then finish what is in flight
+    Serve(ServeArgs),
     /// Ask the embedded model about bundled documents in several orders
     Demo(DemoArgs),
     /// Check this machine and the model
@@ -133,6 +136,35 @@ pub(crate) struct GenerateArgs {
     /// File with the request, `-` for standard input
     #[arg(long, value_name = "FILE")]
     pub(crate) request: PathBuf,
+    /// Address of a `lazyattn serve` that answers instead of this process, for example http://127.0.0.1:50051
+    #[arg(long, value_name = "URL")]
+    pub(crate) server: Option<String>,
+    /// File with the API key for the server
+    #[arg(long, value_name = "FILE", requires = "server")]
+    pub(crate) key_file: Option<PathBuf>,
+}
+
+/// `serve`.
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// Address to listen on
+    #[arg(long, value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    pub(crate) host: IpAddr,
+    /// Port of the gRPC service; 0 takes any free one
+    #[arg(long, value_name = "PORT", default_value_t = 50051)]
+    pub(crate) grpc_port: u16,
+    /// Listen on an address that other machines can reach, although nothing is encrypted
+    #[arg(long)]
+    pub(crate) insecure_bind: bool,
+    /// Let tools ask for the API's description on an address that other machines can reach
+    #[arg(long)]
+    pub(crate) grpc_reflection: bool,
+    /// File with lines `tenant:HASH`, HASH being the BLAKE3 of an API key in hexadecimal; without it everybody is one tenant
+    #[arg(long, value_name = "FILE")]
+    pub(crate) api_key_file: Option<PathBuf>,
+    /// File with at least 32 random bytes from which tenants' salts are derived; new ones at every start without it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tenant_secret_file: Option<PathBuf>,
 }
 
 /// `demo`.

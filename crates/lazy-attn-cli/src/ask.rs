@@ -30,13 +30,13 @@ pub(crate) fn ask(
         model: &session.model.name,
         limits: Limits::default(),
         defaults: Defaults::default(),
-        chat: &session.templates,
+        chat: &*session.templates,
     };
     let Converted { request, reply } = converter.convert(request, TenantSalt::SINGLE_USER)?;
     let handle = session.handle();
     let num_tokens_before = handle.stats().tokens_run;
     let mut stream = handle.submit(request)?;
-    let mut collector = Collector::new(&reply);
+    let mut collector = Collector::new(reply.n);
     let started = stream.blocking_next();
     let first = match &started {
         Some(Event::Started { parts, .. }) => {

@@ -3,11 +3,12 @@
 //! | code | meaning |
 //! |---|---|
 //! | 0 | done |
-//! | 1 | a check failed: a wrong answer in `demo`, a finding in `doctor` |
+//! | 1 | a check failed: a wrong answer in `demo`, a finding in `doctor`; `serve` was stopped with requests in flight |
 //! | 2 | usage or bad input: an argument, a file or a request |
 //! | 3 | the model cannot be loaded |
 //! | 4 | the request does not fit the model's context, the KV memory or the queue |
 //! | 5 | internal: the executor or the engine failed |
+//! | 6 | the server cannot be reached, is draining or ended the request |
 
 use std::error::Error;
 use std::fmt::Display;
@@ -16,8 +17,11 @@ use std::process::ExitCode;
 
 use lazy_attn_engine::EngineError;
 use lazy_attn_models::ModelError;
-use lazy_attn_proto::JsonError;
+use lazy_attn_proto::{ClientError, JsonError};
+use lazy_attn_server::ServeError;
 use lazy_attn_server::convert::{CollectError, ConvertError};
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
 
 /// How the program ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +38,8 @@ pub(crate) enum Exit {
     TooLarge = 4,
     /// Our fault.
     Internal = 5,
+    /// The server did not answer the request.
+    Server = 6,
 }
 
 impl From<Exit> for ExitCode {
@@ -125,9 +131,60 @@ impl From<EngineError> for Failure {
     }
 }
 
+impl From<ServeError> for Failure {
+    fn from(error: ServeError) -> Failure {
+        let exit = match error {
+            ServeError::NotLoopback { .. }
+            | ServeError::Bind { .. }
+            | ServeError::Keys { .. }
+            | ServeError::ShortSecret { .. } => Exit::Usage,
+            _ => Exit::Internal,
+        };
+        Failure::caused(exit, error)
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Failure {
+        let exit = if matches!(error, ClientError::Connect { .. }) { Exit::Server } else { Exit::Usage };
+        Failure::caused(exit, error)
+    }
+}
+
+impl From<Status> for Failure {
+    /// The code that the same mistake has without a server.
+    fn from(status: Status) -> Failure {
+        let details = status.get_error_details();
+        let reason = details.error_info().map_or("", |info| info.reason.as_str());
+        let exit = match (status.code(), reason) {
+            (Code::ResourceExhausted, _) | (_, "CONTEXT_TOO_LONG" | "KV_NEVER_FITS") => Exit::TooLarge,
+            (Code::InvalidArgument | Code::NotFound | Code::Unauthenticated | Code::OutOfRange, _) => {
+                Exit::Usage
+            }
+            (Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled, _) => Exit::Server,
+            _ => Exit::Internal,
+        };
+        Failure::new(exit, format!("the server answered: {}", status.message()))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refusal_of_the_server_ends_with_the_code_it_has_without_one() {
+        for error in [
+            EngineError::NeverFits { needed_blocks: 2, total_blocks: 1 },
+            EngineError::QueueFull { waiting: 1 },
+            EngineError::Invalid { field: "parts".into(), problem: "x".into() },
+            EngineError::Executor("x".into()),
+        ] {
+            let status = lazy_attn_server::status::of_engine_error(&error);
+            assert_eq!(Failure::from(status).exit, Failure::from(error.clone()).exit, "{error}");
+        }
+        assert_eq!(Failure::from(Status::unavailable("x")).exit, Exit::Server);
+    }
 
     #[test]
     fn each_engine_error_ends_with_the_code_of_its_kind() {

@@ -1,7 +1,8 @@
 //! `lazyattn`: answers questions over documents whose KV cache is computed once and reused at any place.
 //!
 //! The only crate that names both halves of the engine. Reading order: `args` what may be written, `exit` how it ends,
-//! `session` the composition root, `prompt` and `documents` what goes in, `ask` one request, `commands`, `ui`.
+//! `session` the composition root, `prompt` and `documents` what goes in, `ask` one request, `remote` the same through a
+//! server, `commands`, `ui`.
 
 mod args;
 mod ask;
@@ -9,6 +10,7 @@ mod commands;
 mod documents;
 mod exit;
 mod prompt;
+mod remote;
 mod session;
 mod ui;
 
@@ -38,6 +40,7 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
     match &cli.command {
         Command::Run(args) => commands::run::run(&cli.engine, args),
         Command::Generate(args) => commands::generate::generate(&cli.engine, args),
+        Command::Serve(args) => commands::serve::serve(&cli.engine, args),
         Command::Demo(args) => commands::demo::demo(&cli.engine, args),
         Command::Doctor(args) => commands::doctor::doctor(&cli.engine, *args),
         Command::Models(args) => commands::models::models(args),

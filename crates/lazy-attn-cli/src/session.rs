@@ -20,7 +20,7 @@ use crate::ui::{LoadProgress, Verbosity};
 pub(crate) struct Session {
     engine: Engine,
     pub(crate) model: ModelSummary,
-    pub(crate) templates: Templates,
+    pub(crate) templates: Arc<Templates>,
 }
 
 /// What is known of the loaded model.
@@ -30,6 +30,8 @@ pub(crate) struct ModelSummary {
     pub(crate) config: ModelConfig,
     /// Bytes of weights that one token reads.
     pub(crate) weight_bytes: usize,
+    /// Threads of the executor.
+    pub(crate) num_threads: usize,
     /// From the command's start of loading to the engine's readiness.
     pub(crate) load_time: Duration,
 }
@@ -46,14 +48,14 @@ impl Session {
         let load_options = LoadOptions { progress: &progress, ..LoadOptions::default() };
         let model = load(&args.model.parse::<ModelRef>()?, &load_options)?;
         let tokenizer = tokenizer(&model)?;
-        let templates = Templates::new(&model.special, &tokenizer);
+        let templates = Arc::new(Templates::new(&model.special, &tokenizer));
         check_kv_memory(args, &options, &model.config)?;
         let executor = CpuExecutor::new(CpuModel::from(&model), &options, &progress)?;
-        let weight_bytes = executor.weight_bytes_per_step();
+        let (weight_bytes, num_threads) = (executor.weight_bytes_per_step(), executor.num_threads());
         let parts = EngineParts::new(Box::new(executor), Arc::new(tokenizer), model.special.end.clone());
         let engine = Engine::start(parts, engine_config(args))?;
         let LoadedModel { name, config, .. } = model;
-        let model = ModelSummary { name, config, weight_bytes, load_time: begin.elapsed() };
+        let model = ModelSummary { name, config, weight_bytes, num_threads, load_time: begin.elapsed() };
         tracing::info!(model = model.name, seconds = model.load_time.as_secs_f64(), "loaded");
         Ok(Session { engine, model, templates })
     }

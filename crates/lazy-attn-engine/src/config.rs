@@ -13,6 +13,8 @@ pub struct EngineConfig {
     pub max_running: u32,
     /// Most requests that wait.
     pub max_waiting: usize,
+    /// Most prompt tokens to compute that may wait, each document counted once.
+    pub max_waiting_tokens: u64,
     /// Most parts of one request.
     pub max_parts: usize,
     /// Who is admitted next.
@@ -29,8 +31,9 @@ impl Default for EngineConfig {
             max_step_tokens: 512,
             max_running: 64,
             max_waiting: 256,
+            max_waiting_tokens: 1 << 20,
             max_parts: 256,
-            admission: AdmissionPolicy::Fcfs,
+            admission: AdmissionPolicy::default(),
             eviction: EvictionPolicy::CostAware,
             seed: 0,
         }
@@ -67,6 +70,7 @@ impl EngineConfig {
             max_step_tokens: self.step_tokens(info),
             max_running: self.max_running,
             max_waiting: self.max_waiting,
+            max_waiting_tokens: self.max_waiting_tokens,
             admission: self.admission,
         }
     }

@@ -1,5 +1,7 @@
 //! The error of this crate.
 
+use std::time::Duration;
+
 use lazy_attn_types::ParamError;
 
 /// Why a request was refused or ended early. Never touches another request.
@@ -47,6 +49,33 @@ pub enum EngineError {
     QueueFull {
         /// Requests waiting.
         waiting: usize,
+    },
+    /// Too many tokens wait to be computed already.
+    #[error(
+        "{waiting_tokens} prompt tokens wait to be computed and the request adds {needed_tokens}, but at most \
+         {max_tokens} may wait; try again later or raise engine.max_waiting_tokens"
+    )]
+    BacklogFull {
+        /// Tokens waiting.
+        waiting_tokens: u64,
+        /// Tokens the request adds.
+        needed_tokens: u64,
+        /// Most that may wait.
+        max_tokens: u64,
+    },
+    /// By the measured pace of prompts, its first token would come after its deadline; it was refused at once.
+    #[error("the first token is estimated in {estimate:?}, but the deadline is in {left:?}; try again later")]
+    DeadlineUnmeetable {
+        /// Time to the first token.
+        estimate: Duration,
+        /// Time to the deadline.
+        left: Duration,
+    },
+    /// Its deadline passed while it waited or ran.
+    #[error("the deadline passed {late:?} ago")]
+    DeadlineExceeded {
+        /// Time since the deadline.
+        late: Duration,
     },
     /// The executor failed while this request was in its step.
     #[error("{0}")]

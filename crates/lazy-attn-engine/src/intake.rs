@@ -1,13 +1,14 @@
 //! From a request to a context. Runs on the submitting thread, so that the loop never waits for a tokenizer.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use lazy_attn_kv::Scope;
 use lazy_attn_sched::blocks_needed;
 use lazy_attn_text::Tokenizer;
 use lazy_attn_types::{
     Context, ContextBuilder, ExecutorInfo, Fingerprint, KeySpace, OutputParams, ParamError, RequestId,
-    SamplingParams, SegmentKind, StopParams, TokenId,
+    SamplingParams, SegmentKind, StopParams, TenantSalt, TokenId,
 };
 
 use crate::{CacheUse, EngineError, GenerateRequest, Part, PartContent};
@@ -32,6 +33,9 @@ pub(crate) struct Prepared {
     pub(crate) stopping: StopParams,
     pub(crate) output: OutputParams,
     pub(crate) cache: CacheUse,
+    pub(crate) tenant: TenantSalt,
+    pub(crate) priority: i32,
+    pub(crate) timeout: Option<Duration>,
 }
 
 impl Prepared {
@@ -67,8 +71,9 @@ impl Intake {
         self.check_tokens(&request)?;
         let (context, parts) = self.context(&request)?;
         self.check_size(&context, request.stopping.max_tokens)?;
-        let GenerateRequest { sampling, stopping, output, cache, .. } = request;
-        Ok(Prepared { context: Arc::new(context), parts, sampling, stopping, output, cache })
+        let GenerateRequest { sampling, stopping, output, cache, tenant, priority, timeout, .. } = request;
+        let context = Arc::new(context);
+        Ok(Prepared { context, parts, sampling, stopping, output, cache, tenant, priority, timeout })
     }
 
     /// Tokens named in the parameters exist.

@@ -52,6 +52,10 @@ pub struct GenerateRequest {
     pub cache: CacheUse,
     /// Whose documents these are.
     pub tenant: TenantSalt,
+    /// Larger goes sooner, among the requests of its tenant.
+    pub priority: i32,
+    /// Time after which the answer is of no use: the request then fails, waiting or running.
+    pub timeout: Option<Duration>,
 }
 
 impl GenerateRequest {
@@ -66,6 +70,8 @@ impl GenerateRequest {
             output: OutputParams::default(),
             cache: CacheUse::ReadWrite,
             tenant: TenantSalt::SINGLE_USER,
+            priority: 0,
+            timeout: None,
         }
     }
 }

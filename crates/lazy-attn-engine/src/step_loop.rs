@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use lazy_attn_sched::{Outcome, SchedError, Scheduler, StepPlan, Submission, Work};
 use lazy_attn_types::{ExecError, Executor, RequestId, SequenceId, StepOutput, Timestamp};
@@ -119,11 +120,15 @@ impl StepLoop {
             context: Arc::clone(&prepared.context),
             max_tokens: prepared.stopping.max_tokens,
             scope: prepared.scope(request),
+            tenant: prepared.tenant,
+            priority: prepared.priority,
+            deadline: prepared.timeout.map(|timeout| job.submitted.after(timeout)),
         };
+        let arrival = job.submitted;
         let live = LiveRequest::new(job);
         self.owners.extend(live.sequences().iter().map(|&sequence| (sequence, request)));
         self.requests.insert(request, live);
-        if let Err(error) = self.scheduler.submit(submission) {
+        if let Err(error) = self.scheduler.submit(submission, arrival) {
             self.fail(request, refusal(error));
         }
     }
@@ -258,6 +263,17 @@ fn refusal(error: SchedError) -> EngineError {
             EngineError::NeverFits { needed_blocks: needed, total_blocks: total }
         }
         SchedError::QueueFull { waiting } => EngineError::QueueFull { waiting },
+        SchedError::BacklogFull { waiting_tokens, needed_tokens, max_tokens } => {
+            EngineError::BacklogFull { waiting_tokens, needed_tokens, max_tokens }
+        }
+        SchedError::DeadlineUnmeetable { estimate_micros, left_micros, .. } => {
+            let (estimate, left) =
+                (Duration::from_micros(estimate_micros), Duration::from_micros(left_micros));
+            EngineError::DeadlineUnmeetable { estimate, left }
+        }
+        SchedError::DeadlineExceeded { late_micros } => {
+            EngineError::DeadlineExceeded { late: Duration::from_micros(late_micros) }
+        }
         other => EngineError::Invalid { field: "request".into(), problem: other.to_string() },
     }
 }

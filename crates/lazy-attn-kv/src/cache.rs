@@ -8,7 +8,8 @@ use crate::entry::{Address, Entry};
 use crate::policy::EvictionQueue;
 use crate::stats::Counters;
 use crate::{
-    BlockPool, EvictionPolicy, FillState, Found, KvError, Scope, SegmentInfo, SegmentRef, TailLease,
+    BlockPool, EvictionPolicy, FillState, Found, KvError, Residency, Scope, SegmentInfo, SegmentRef,
+    TailLease,
 };
 
 /// Sizes of a cache, fixed for its life.
@@ -66,6 +67,14 @@ impl KvCache {
         self.by_address.get(&(scope, key)).map(|&handle| self.segment(handle))
     }
 
+    /// Whether the segment `key` is resident or being filled, and how many need it now; changes nothing.
+    #[must_use]
+    pub fn residency(&self, scope: Scope, key: SegmentKey) -> Option<Residency> {
+        let handle = self.by_address.get(&(scope, key))?;
+        let entry = self.entry(*handle);
+        Some(Residency { state: entry.state, num_refs: entry.num_refs })
+    }
+
     /// The segment behind `handle`.
     ///
     /// # Panics
@@ -88,6 +97,19 @@ impl KvCache {
     #[must_use]
     pub fn state(&self, handle: SegmentHandle) -> FillState {
         self.entry(handle).state
+    }
+
+    /// Tokens of the segment behind `handle` that are not written yet.
+    ///
+    /// # Panics
+    /// If no reference keeps `handle` resident.
+    #[must_use]
+    pub fn num_missing(&self, handle: SegmentHandle) -> u32 {
+        let entry = self.entry(handle);
+        match entry.state {
+            FillState::Filling { computed } => entry.num_tokens - computed,
+            FillState::Complete => 0,
+        }
     }
 
     /// Takes a reference to a segment that is resident or being filled.

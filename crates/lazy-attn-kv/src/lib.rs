@@ -23,8 +23,8 @@ pub use error::KvError;
 pub use policy::{EvictionPolicy, RecomputeCost};
 pub use pool::{BlockLease, BlockPool};
 pub use segment::{
-    FillState, Found, Reservation, ReserveRequest, ReservedSegment, Scope, SegmentInfo, SegmentNeed,
-    SegmentRef, TailLease,
+    FillState, Found, Reservation, ReserveRequest, ReservedSegment, Residency, Scope, SegmentInfo,
+    SegmentNeed, SegmentRef, TailLease,
 };
 pub use stats::KvStats;
 

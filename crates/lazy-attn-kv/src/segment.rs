@@ -73,6 +73,15 @@ pub struct SegmentInfo {
     pub blocks: Arc<[BlockId]>,
 }
 
+/// How far a segment is there for a request that would need it, and for whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Residency {
+    /// How far it is written.
+    pub state: FillState,
+    /// References held to it; 0 for one that is only cached.
+    pub num_refs: u32,
+}
+
 /// One reference to a segment, which keeps it resident until [`KvCache::release`](crate::KvCache::release).
 #[derive(Debug)]
 #[must_use = "a dropped reference keeps its segment for ever; give it back with `KvCache::release`"]

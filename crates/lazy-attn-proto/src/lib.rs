@@ -1,14 +1,22 @@
-//! The `lazyattn.v1` API: generated messages with their JSON form.
+//! The `lazyattn.v1` API: generated messages with their JSON form, and with the feature `grpc` services and a client.
 //!
 //! Reading order: `proto/lazyattn/v1/*.proto` (every field is documented there), [`v1`] the code made from it,
-//! [`json`] reading and printing messages with errors a person can act on.
+//! [`json`] reading and printing messages with errors a person can act on, `client` (feature `grpc`) a connection to a
+//! server.
 
+#[cfg(feature = "grpc")]
+pub mod client;
 mod enum_names;
 pub mod json;
 pub mod v1;
 
+#[cfg(feature = "grpc")]
+pub use client::{Client, ClientError, ClientOptions};
 pub use json::{JsonError, from_json, to_json};
 pub use v1::FILE_DESCRIPTOR_SET;
+
+/// Largest message that servers and clients take and send, in bytes.
+pub const MAX_MESSAGE_BYTES: usize = 16 << 20;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -24,17 +24,29 @@ fn main() -> Result<(), Box<dyn Error>> {
     let block_size = BlockSize::DEFAULT;
     let policy = EvictionPolicy::CostAware;
     let kv = KvCache::new(KvConfig { num_blocks: 32, block_size, kv_bytes_per_token: 1024, policy });
-    let admission = AdmissionPolicy::Fcfs;
-    let config = SchedConfig { max_step_tokens: 32, max_running: 8, max_waiting: 8, admission };
+    let admission = AdmissionPolicy::default();
+    let config = SchedConfig {
+        max_step_tokens: 32,
+        max_running: 8,
+        max_waiting: 8,
+        max_waiting_tokens: 1000,
+        admission,
+    };
     let mut scheduler = Scheduler::new(config, kv)?;
     for (id, question) in [(1, 100), (2, 200)] {
-        scheduler.submit(Submission {
-            request: RequestId(id),
-            sequences: vec![SequenceId(id)],
-            context: Arc::new(context(question)?),
-            max_tokens: 3,
-            scope: Scope::Shared,
-        })?;
+        scheduler.submit(
+            Submission {
+                request: RequestId(id),
+                sequences: vec![SequenceId(id)],
+                context: Arc::new(context(question)?),
+                max_tokens: 3,
+                scope: Scope::Shared,
+                tenant: TenantSalt::SINGLE_USER,
+                priority: 0,
+                deadline: None,
+            },
+            Timestamp(0),
+        )?;
     }
     while !scheduler.is_idle() {
         let plan = scheduler.plan(Timestamp(0));

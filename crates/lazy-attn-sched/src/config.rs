@@ -11,6 +11,9 @@ pub struct SchedConfig {
     pub max_running: u32,
     /// Most requests that wait.
     pub max_waiting: usize,
+    /// Most prompt tokens to compute that may wait, each segment counted once. A request that finds nobody waiting is
+    /// never refused for it.
+    pub max_waiting_tokens: u64,
     /// Who is admitted next.
     pub admission: AdmissionPolicy,
 }
@@ -26,6 +29,9 @@ impl SchedConfig {
         };
         check(self.max_running >= 1, "max_running", u64::from(self.max_running), "at least 1")?;
         check(self.max_waiting >= 1, "max_waiting", self.max_waiting as u64, "at least 1")?;
+        if let AdmissionPolicy::Affinity(affinity) = self.admission {
+            affinity.validate()?;
+        }
         // With a sequence that still prefills at most `max_running - 1` decode, so text and documents both advance.
         let fits = self.max_step_tokens > self.max_running;
         check(fits, "max_step_tokens", u64::from(self.max_step_tokens), "above max_running")
@@ -35,11 +41,18 @@ impl SchedConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Affinity;
 
     #[test]
     fn bounds_are_refused_one_past_what_works() {
-        let admission = AdmissionPolicy::Fcfs;
-        let valid = SchedConfig { max_step_tokens: 9, max_running: 8, max_waiting: 1, admission };
+        let admission = AdmissionPolicy::default();
+        let valid = SchedConfig {
+            max_step_tokens: 9,
+            max_running: 8,
+            max_waiting: 1,
+            max_waiting_tokens: 0,
+            admission,
+        };
         valid.validate().unwrap();
         let field = |config: SchedConfig| match config.validate() {
             Err(SchedError::Config { field, .. }) => field,
@@ -48,5 +61,13 @@ mod tests {
         assert_eq!(field(SchedConfig { max_step_tokens: 8, ..valid }), "max_step_tokens");
         assert_eq!(field(SchedConfig { max_running: 0, ..valid }), "max_running");
         assert_eq!(field(SchedConfig { max_waiting: 0, ..valid }), "max_waiting");
+        let affinity = |change: fn(&mut Affinity)| {
+            let mut affinity = Affinity::default();
+            change(&mut affinity);
+            field(SchedConfig { admission: AdmissionPolicy::Affinity(affinity), ..valid })
+        };
+        assert_eq!(affinity(|affinity| affinity.max_group_percent = 0), "max_group_percent");
+        assert_eq!(affinity(|affinity| affinity.max_group_percent = 101), "max_group_percent");
+        assert_eq!(affinity(|affinity| affinity.tenant_quantum_tokens = 0), "tenant_quantum_tokens");
     }
 }

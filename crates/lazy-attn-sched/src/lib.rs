@@ -6,14 +6,18 @@
 //!
 //! * [`config`]: the bounds.
 //! * [`submission`]: what is asked for, and what it needs of the cache.
-//! * [`admission`]: who waits, and who is next.
+//! * [`admission`]: who waits, and who is next; tenants by [`fairness`], requests by [`affinity`].
 //! * [`plan`]: one step of work.
 //! * [`scheduler`]: the state between steps.
 
 pub mod admission;
+pub mod affinity;
+mod backlog;
 pub mod config;
 pub mod error;
+pub mod fairness;
 mod fill;
+mod pace;
 pub mod plan;
 mod planner;
 mod running;
@@ -21,6 +25,7 @@ pub mod scheduler;
 pub mod submission;
 
 pub use admission::AdmissionPolicy;
+pub use affinity::Affinity;
 pub use config::SchedConfig;
 pub use error::SchedError;
 pub use plan::{Admitted, PlacedSegment, PlannedRun, Rejected, RunTokens, StepPlan, Work};

@@ -115,10 +115,10 @@ pub struct Admitted {
     pub found: Vec<Found>,
 }
 
-/// A request that can never run.
+/// A request that ends without an answer: it can never run, or its deadline passed while it waited or ran.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejected {
-    /// The request; none of its samples runs.
+    /// The request; none of its samples runs any more.
     pub request: RequestId,
     /// Why.
     pub error: SchedError,
@@ -135,7 +135,7 @@ pub struct StepPlan {
     pub runs: Vec<PlannedRun>,
     /// Sequences that start.
     pub admitted: Vec<Admitted>,
-    /// Requests that never can.
+    /// Requests that never can, and those whose deadline passed.
     pub rejected: Vec<Rejected>,
     /// Sequences running, the admitted ones included.
     pub num_running: u32,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use lazy_attn_kv::{Found, KvCache, Reservation, SegmentRef, TailLease};
-use lazy_attn_types::{Context, RequestId, SequenceId, TokenId};
+use lazy_attn_types::{Context, RequestId, SequenceId, Timestamp, TokenId};
 
 use crate::{PlacedSegment, Submission};
 
@@ -32,6 +32,7 @@ pub(crate) struct Running {
     pub(crate) next_token: TokenId,
     pub(crate) num_written: u32,
     pub(crate) max_tokens: u32,
+    pub(crate) deadline: Option<Timestamp>,
 }
 
 impl Running {
@@ -64,6 +65,7 @@ impl Running {
             next_token: context.last_prompt_token(),
             num_written: 0,
             max_tokens: submission.max_tokens,
+            deadline: submission.deadline,
             context,
         };
         (running, found)

@@ -1,10 +1,13 @@
 //! The state between steps.
 
+use std::collections::BTreeMap;
+
 use lazy_attn_kv::{FillState, KvCache, KvError, KvStats, ReserveRequest};
 use lazy_attn_types::{RequestId, SequenceId, Timestamp, TokenId};
 
-use crate::admission::AdmissionQueue;
+use crate::admission::{AdmissionQueue, Waiting};
 use crate::fill::Fills;
+use crate::pace::Pace;
 use crate::planner::Planner;
 use crate::running::{Phase, Running, RunningSet};
 use crate::{
@@ -27,6 +30,8 @@ pub struct SchedStats {
     pub running: u32,
     /// Requests waiting.
     pub waiting: usize,
+    /// Prompt tokens that they would have to compute, each segment once.
+    pub waiting_tokens: u64,
     /// Steps closed.
     pub steps: u64,
     /// The cache.
@@ -46,6 +51,9 @@ pub struct Scheduler {
     /// Number of the next step.
     step: u64,
     plan_is_open: bool,
+    /// When the open or the last plan was made.
+    planned: Timestamp,
+    pace: Pace,
     /// Requests cancelled while a plan was open; they go when it is closed.
     cancelled: Vec<RequestId>,
 }
@@ -58,13 +66,15 @@ impl Scheduler {
     pub fn new(config: SchedConfig, kv: KvCache) -> Result<Scheduler, SchedError> {
         config.validate()?;
         Ok(Scheduler {
-            queue: AdmissionQueue::new(config.admission, config.max_waiting),
+            queue: AdmissionQueue::new(&config),
             config,
             kv,
             running: RunningSet::default(),
             fills: Fills::default(),
             step: 0,
             plan_is_open: false,
+            planned: Timestamp(0),
+            pace: Pace::default(),
             cancelled: Vec::new(),
         })
     }
@@ -79,7 +89,8 @@ impl Scheduler {
     #[must_use]
     pub fn stats(&self) -> SchedStats {
         let (running, waiting) = (self.running.len(), self.queue.len());
-        SchedStats { running, waiting, steps: self.step, kv: self.kv.stats() }
+        let waiting_tokens = self.queue.waiting_tokens();
+        SchedStats { running, waiting, waiting_tokens, steps: self.step, kv: self.kv.stats() }
     }
 
     /// Whether nothing runs and nobody waits.
@@ -88,13 +99,19 @@ impl Scheduler {
         self.running.len() == 0 && self.queue.len() == 0
     }
 
-    /// Lets `submission` wait for admission.
+    /// Lets `submission`, which arrives `now`, wait for admission.
     ///
     /// # Errors
-    /// [`SchedError::NeverFits`] if even an empty pool could not hold one of its sequences, [`SchedError::QueueFull`]
-    /// if [`SchedConfig::max_waiting`] requests wait already, [`SchedError::Config`] if it has no sequence or generates
-    /// nothing.
-    pub fn submit(&mut self, submission: Submission) -> Result<(), SchedError> {
+    /// [`SchedError::NeverFits`] if even an empty pool could not hold one of its sequences; [`SchedError::QueueFull`]
+    /// if [`SchedConfig::max_waiting`] requests wait already; [`SchedError::BacklogFull`] if more than
+    /// [`SchedConfig::max_waiting_tokens`] would; [`SchedError::DeadlineExceeded`] and
+    /// [`SchedError::DeadlineUnmeetable`] if its deadline has passed or comes before the estimate of its first token;
+    /// [`SchedError::Config`] if it has no sequence or generates nothing.
+    ///
+    /// The estimate: prompt tokens that running sequences lack, that wait and go earlier, and its own, times the time
+    /// per prompt token in the recent steps that ran any. Time spent waiting for a slot or for blocks is left out, so it
+    /// errs on the side of taking a request; before anything was measured nothing is refused for it.
+    pub fn submit(&mut self, submission: Submission, now: Timestamp) -> Result<(), SchedError> {
         let allowed = "at least 1";
         if submission.sequences.is_empty() {
             return Err(SchedError::Config { field: "sequences", value: 0, allowed });
@@ -107,7 +124,41 @@ impl Scheduler {
         if needed > config.num_blocks {
             return Err(SchedError::NeverFits { needed, total: config.num_blocks });
         }
-        self.queue.push(submission)
+        let waiting = Waiting::new(submission, now);
+        self.queue.check(&waiting, &self.kv)?;
+        self.check_deadline(&waiting, now)?;
+        self.queue.push(waiting, &self.kv);
+        Ok(())
+    }
+
+    fn check_deadline(&self, waiting: &Waiting, now: Timestamp) -> Result<(), SchedError> {
+        let Some(deadline) = waiting.submission.deadline else { return Ok(()) };
+        if deadline <= now {
+            return Err(SchedError::DeadlineExceeded { late_micros: now.micros_since(deadline) });
+        }
+        let being_filled = self.fills.leaders().map(|(handle, _)| u64::from(self.kv.num_missing(handle)));
+        let tokens_ahead = being_filled.sum::<u64>() + self.queue.tokens_ahead(waiting, &self.kv);
+        let left_micros = deadline.micros_since(now);
+        match self.pace.micros_for(tokens_ahead) {
+            Some(estimate_micros) if estimate_micros > left_micros => {
+                Err(SchedError::DeadlineUnmeetable { estimate_micros, tokens_ahead, left_micros })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends every request whose deadline is not after `now`.
+    fn expire(&mut self, now: Timestamp, rejected: &mut Vec<Rejected>) {
+        let waiting = self.queue.iter().map(|waiting| &waiting.submission);
+        let waiting = waiting.map(|submission| (submission.request, submission.deadline));
+        let running = self.running.iter().map(|running| (running.request, running.deadline));
+        let late = waiting.chain(running).filter_map(|(request, deadline)| Some((request, deadline?)));
+        let late: BTreeMap<RequestId, Timestamp> = late.filter(|&(_, deadline)| deadline <= now).collect();
+        for (request, deadline) in late {
+            self.cancel(request, now);
+            let late_micros = now.micros_since(deadline);
+            rejected.push(Rejected { request, error: SchedError::DeadlineExceeded { late_micros } });
+        }
     }
 
     /// Ends every sequence of `request`. While a plan is open, they end when it is closed.
@@ -124,15 +175,17 @@ impl Scheduler {
         }
     }
 
-    /// Admits who can be admitted and picks the work of one step.
+    /// Ends whoever is past its deadline, admits who can be admitted and picks the work of one step.
     ///
     /// # Panics
     /// If the last plan was not closed: a bug of the caller.
     pub fn plan(&mut self, now: Timestamp) -> StepPlan {
         assert!(!self.plan_is_open, "every plan is closed by one commit or abort");
-        self.plan_is_open = true;
         let mut admitted = Vec::new();
         let mut rejected = Vec::new();
+        self.expire(now, &mut rejected);
+        self.plan_is_open = true;
+        self.planned = now;
         self.admit(now, &mut admitted, &mut rejected);
         let planner = Planner::new(&self.kv, &self.fills, self.config.max_step_tokens);
         let runs = planner.plan(&self.running);
@@ -155,6 +208,8 @@ impl Scheduler {
     pub fn commit(&mut self, plan: StepPlan, outcomes: &[Outcome], now: Timestamp) {
         self.close();
         assert_eq!(plan.rows().count(), outcomes.len(), "a commit has one outcome per row");
+        let prompts = plan.runs.iter().filter(|run| run.work != Work::Decode);
+        self.pace.note(prompts.map(|run| run.num_tokens).sum(), now.micros_since(self.planned));
         let mut outcomes = outcomes.iter();
         for run in &plan.runs {
             match run.work {
@@ -208,17 +263,19 @@ impl Scheduler {
     }
 
     fn admit(&mut self, now: Timestamp, admitted: &mut Vec<Admitted>, rejected: &mut Vec<Rejected>) {
+        if self.running.len() < self.config.max_running {
+            self.queue.look(&self.kv);
+        }
         while self.running.len() < self.config.max_running {
-            let Some(index) = self.queue.next() else { return };
-            let waiting = self.queue.get(index);
+            let Some(pick) = self.queue.next() else { return };
+            let waiting = self.queue.get(pick.ticket);
             let (submission, sequence) = (&waiting.submission, waiting.next_sequence());
-            let segments = submission.needs();
-            let needs = ReserveRequest { segments: &segments, tail_tokens: submission.tail_tokens() };
+            let needs = ReserveRequest { segments: &waiting.needs, tail_tokens: submission.tail_tokens() };
             match self.kv.reserve(&needs, now) {
                 Ok(reservation) => {
                     let (running, found) = Running::new(submission, sequence, reservation, &self.kv);
                     admitted.push(Admitted { request: running.request, sequence, found });
-                    self.queue.start_one(index);
+                    self.queue.start_one(pick, &self.kv);
                     self.start(running);
                 }
                 // Whoever runs will free blocks: wait for them.

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use lazy_attn_kv::{RecomputeCost, Scope, SegmentNeed};
-use lazy_attn_types::{BlockSize, Context, RequestId, SegmentKind, SequenceId};
+use lazy_attn_types::{BlockSize, Context, RequestId, SegmentKind, SequenceId, TenantSalt, Timestamp};
 
 /// One or more sequences over one context.
 #[derive(Debug, Clone)]
@@ -19,6 +19,12 @@ pub struct Submission {
     pub max_tokens: u32,
     /// Who may find the segments: [`Scope::Private`] bypasses the cache.
     pub scope: Scope,
+    /// Who asks; tenants take turns.
+    pub tenant: TenantSalt,
+    /// Larger goes sooner, among the requests of its tenant.
+    pub priority: i32,
+    /// When the answer is of no use any more.
+    pub deadline: Option<Timestamp>,
 }
 
 impl Submission {

@@ -17,8 +17,8 @@ fn a_request_larger_than_the_pool_is_refused_with_the_numbers() {
     let mut scheduler = scheduler(8, 32, 4);
     // 3 + 3 blocks of documents, 1 of text, and a tail of 1 or 2.
     let parts = [Doc(1, 9), Doc(2, 12), Text(3, 5)];
-    assert_eq!(scheduler.submit(submission(1, &parts, 4, 1)), Ok(()));
-    let refused = scheduler.submit(submission(2, &parts, 5, 1));
+    assert_eq!(scheduler.submit(submission(1, &parts, 4, 1), NOW), Ok(()));
+    let refused = scheduler.submit(submission(2, &parts, 5, 1), NOW);
     assert_eq!(refused, Err(SchedError::NeverFits { needed: 9, total: 8 }));
     run_to_end(&mut scheduler, 4);
 }
@@ -27,9 +27,9 @@ fn a_request_larger_than_the_pool_is_refused_with_the_numbers() {
 fn the_queue_takes_as_many_requests_as_it_may_and_not_one_more() {
     let mut scheduler = scheduler(8, 32, 4);
     for id in 0..8 {
-        assert_eq!(scheduler.submit(submission(id, &[Text(1, 3)], 1, 2)), Ok(()));
+        assert_eq!(scheduler.submit(submission(id, &[Text(1, 3)], 1, 2), NOW), Ok(()));
     }
-    let refused = scheduler.submit(submission(8, &[Text(1, 3)], 1, 1));
+    let refused = scheduler.submit(submission(8, &[Text(1, 3)], 1, 1), NOW);
     assert_eq!(refused, Err(SchedError::QueueFull { waiting: 8 }));
 }
 
@@ -40,15 +40,15 @@ fn a_submission_without_sequences_or_tokens_is_refused() {
         Err(SchedError::Config { field, .. }) => field,
         other => panic!("{other:?}"),
     };
-    assert_eq!(field(scheduler.submit(submission(1, &[Text(1, 3)], 1, 0))), "sequences");
-    assert_eq!(field(scheduler.submit(submission(1, &[Text(1, 3)], 0, 1))), "max_tokens");
+    assert_eq!(field(scheduler.submit(submission(1, &[Text(1, 3)], 1, 0), NOW)), "sequences");
+    assert_eq!(field(scheduler.submit(submission(1, &[Text(1, 3)], 0, 1), NOW)), "max_tokens");
 }
 
 #[test]
 fn a_sequence_holds_its_whole_tail_from_the_start_and_fills_it_to_the_last_slot() {
     let mut scheduler = scheduler(2, 32, 4);
     // One block of text; the last prompt token and 4 generated ones but the last fill the other block.
-    scheduler.submit(submission(1, &[Text(1, 5)], 4, 1)).unwrap();
+    scheduler.submit(submission(1, &[Text(1, 5)], 4, 1), NOW).unwrap();
     step(&mut scheduler, 4);
     assert_eq!(scheduler.kv().stats().blocks_free, 0);
     for _ in 0..3 {
@@ -62,7 +62,7 @@ fn a_cancelled_request_gives_back_every_block_at_once() {
     let mut scheduler = scheduler(32, 8, 4);
     for (id, num_steps) in [(1, 0), (2, 1), (3, 3), (4, 5)] {
         let name = id as u32;
-        scheduler.submit(submission(id, &[Doc(name, 9), Text(50 + name, 5)], 9, 2)).unwrap();
+        scheduler.submit(submission(id, &[Doc(name, 9), Text(50 + name, 5)], 9, 2), NOW).unwrap();
         for _ in 0..num_steps {
             step(&mut scheduler, 9);
         }
@@ -76,7 +76,7 @@ fn a_cancelled_request_gives_back_every_block_at_once() {
 #[test]
 fn a_cancellation_during_a_step_takes_effect_when_the_step_is_closed() {
     let mut scheduler = scheduler(32, 32, 4);
-    scheduler.submit(submission(1, &[Text(1, 5)], 9, 1)).unwrap();
+    scheduler.submit(submission(1, &[Text(1, 5)], 9, 1), NOW).unwrap();
     let plan = scheduler.plan(NOW);
     scheduler.cancel(RequestId(1), NOW);
     assert!(!scheduler.is_idle());
@@ -90,11 +90,11 @@ fn a_cancellation_during_a_step_takes_effect_when_the_step_is_closed() {
 fn a_request_that_bypasses_the_cache_reads_nothing_and_leaves_nothing() {
     let mut scheduler = scheduler(64, 64, 4);
     let parts = [Doc(1, 9), Text(2, 5)];
-    scheduler.submit(submission(1, &parts, 1, 1)).unwrap();
+    scheduler.submit(submission(1, &parts, 1, 1), NOW).unwrap();
     run_to_end(&mut scheduler, 1);
     let before = scheduler.kv().stats();
     let private = Submission { scope: Scope::Private(RequestId(2)), ..submission(2, &parts, 1, 2) };
-    scheduler.submit(private).unwrap();
+    scheduler.submit(private, NOW).unwrap();
     let plan = scheduler.plan(NOW);
     let num_computed: u32 = plan.runs.iter().map(|run| run.num_tokens).sum();
     // Both samples share 9 + 4 tokens of segments and run one last prompt token each.
@@ -118,11 +118,17 @@ fn what_pins_keep_from_ever_fitting_is_rejected_and_the_next_request_runs() {
     kv.release_tail(granted.tail);
     kv.pin(pinned[0].key).unwrap();
     let admission = AdmissionPolicy::Fcfs;
-    let bounds = SchedConfig { max_step_tokens: 32, max_running: 4, max_waiting: 4, admission };
+    let bounds = SchedConfig {
+        max_step_tokens: 32,
+        max_running: 4,
+        max_waiting: 4,
+        max_waiting_tokens: 100,
+        admission,
+    };
     let mut scheduler = Scheduler::new(bounds, kv).unwrap();
     // 5 blocks of text and 1 of tail fit a pool of 8, but not beside 4 pinned ones.
-    scheduler.submit(submission(1, &[Text(1, 19)], 4, 2)).unwrap();
-    scheduler.submit(submission(2, &[Text(2, 3)], 4, 1)).unwrap();
+    scheduler.submit(submission(1, &[Text(1, 19)], 4, 2), NOW).unwrap();
+    scheduler.submit(submission(2, &[Text(2, 3)], 4, 1), NOW).unwrap();
     let plan = scheduler.plan(NOW);
     let error = SchedError::NeverFits { needed: 6, total: 4 };
     assert_eq!(plan.rejected, [Rejected { request: RequestId(1), error }]);
@@ -135,11 +141,11 @@ fn what_pins_keep_from_ever_fitting_is_rejected_and_the_next_request_runs() {
 #[test]
 fn short_texts_cannot_hold_a_document_back() {
     let mut scheduler = scheduler(1000, 8, 4);
-    scheduler.submit(submission(1, &[Doc(1, 40), Text(2, 2)], 1, 1)).unwrap();
+    scheduler.submit(submission(1, &[Doc(1, 40), Text(2, 2)], 1, 1), NOW).unwrap();
     let mut encoded = 0;
     for id in 2..200 {
         // A fresh long text arrives in every step.
-        let _ = scheduler.submit(submission(id, &[Text(id as u32 + 10, 30)], 1, 1));
+        let _ = scheduler.submit(submission(id, &[Text(id as u32 + 10, 30)], 1, 1), NOW);
         let plan = scheduler.plan(NOW);
         encoded +=
             plan.runs.iter().filter(|run| run.work == Work::Encode).map(|run| run.num_tokens).sum::<u32>();
@@ -157,7 +163,7 @@ fn short_texts_cannot_hold_a_document_back() {
 #[test]
 fn every_decode_fits_a_step_at_the_most_running_sequences() {
     let mut scheduler = scheduler(64, 5, 4);
-    scheduler.submit(submission(1, &[Text(1, 2)], 5, 4)).unwrap();
+    scheduler.submit(submission(1, &[Text(1, 2)], 5, 4), NOW).unwrap();
     let mut per_sequence: HashMap<_, u32> = HashMap::new();
     while !scheduler.is_idle() {
         let plan = scheduler.plan(NOW);
@@ -181,7 +187,7 @@ fn planning_twice_without_closing_is_refused() {
 #[should_panic(expected = "a commit has one outcome per row")]
 fn a_commit_without_an_outcome_for_a_row_is_refused() {
     let mut scheduler = scheduler(8, 8, 4);
-    scheduler.submit(submission(1, &[Text(1, 2)], 5, 1)).unwrap();
+    scheduler.submit(submission(1, &[Text(1, 2)], 5, 1), NOW).unwrap();
     let plan = scheduler.plan(NOW);
     scheduler.commit(plan, &[], NOW);
 }
@@ -190,7 +196,7 @@ fn a_commit_without_an_outcome_for_a_row_is_refused() {
 #[should_panic(expected = "ends after its 1 tokens")]
 fn a_sequence_never_goes_on_past_its_tokens() {
     let mut scheduler = scheduler(8, 8, 4);
-    scheduler.submit(submission(1, &[Text(1, 2)], 1, 1)).unwrap();
+    scheduler.submit(submission(1, &[Text(1, 2)], 1, 1), NOW).unwrap();
     let plan = scheduler.plan(NOW);
     scheduler.commit(plan, &[Outcome::Continue(TokenId(1))], NOW);
 }

@@ -9,7 +9,7 @@ use expect_test::expect;
 #[test]
 fn documents_text_and_first_token_run_in_one_step_when_they_fit() {
     let mut scheduler = scheduler(32, 32, 4);
-    scheduler.submit(submission(1, &[Doc(1, 6), Doc(2, 5), Text(3, 4)], 2, 1)).unwrap();
+    scheduler.submit(submission(1, &[Doc(1, 6), Doc(2, 5), Text(3, 4)], 2, 1), NOW).unwrap();
     expect![[r#"
         step 0: 15 of 32 tokens, 1 running, 0 waiting
           admit   sequence-100 [Miss Miss Miss]
@@ -26,9 +26,9 @@ fn documents_text_and_first_token_run_in_one_step_when_they_fit() {
 #[test]
 fn long_work_is_cut_into_chunks_and_decodes_go_first() {
     let mut scheduler = scheduler(64, 8, 4);
-    scheduler.submit(submission(1, &[Text(1, 3)], 6, 1)).unwrap();
+    scheduler.submit(submission(1, &[Text(1, 3)], 6, 1), NOW).unwrap();
     let first = step(&mut scheduler, 6);
-    scheduler.submit(submission(2, &[Doc(2, 11), Text(3, 7)], 6, 1)).unwrap();
+    scheduler.submit(submission(2, &[Doc(2, 11), Text(3, 7)], 6, 1), NOW).unwrap();
     let rest: Vec<String> = (0..4).map(|_| step(&mut scheduler, 6)).collect();
     expect![[r#"
         step 0: 3 of 8 tokens, 1 running, 0 waiting
@@ -57,8 +57,8 @@ fn long_work_is_cut_into_chunks_and_decodes_go_first() {
 #[test]
 fn a_document_two_requests_need_is_encoded_once_and_both_go_on_in_that_step() {
     let mut scheduler = scheduler(64, 32, 4);
-    scheduler.submit(submission(1, &[Doc(1, 9), Text(2, 3)], 1, 1)).unwrap();
-    scheduler.submit(submission(2, &[Doc(1, 9), Text(3, 3)], 1, 1)).unwrap();
+    scheduler.submit(submission(1, &[Doc(1, 9), Text(2, 3)], 1, 1), NOW).unwrap();
+    scheduler.submit(submission(2, &[Doc(1, 9), Text(3, 3)], 1, 1), NOW).unwrap();
     expect![[r#"
         step 0: 15 of 32 tokens, 2 running, 0 waiting
           admit   sequence-100 [Miss Miss]
@@ -75,7 +75,7 @@ fn a_document_two_requests_need_is_encoded_once_and_both_go_on_in_that_step() {
 #[test]
 fn samples_share_documents_and_prompt() {
     let mut scheduler = scheduler(64, 32, 4);
-    scheduler.submit(submission(1, &[Doc(1, 9), Text(2, 5)], 2, 3)).unwrap();
+    scheduler.submit(submission(1, &[Doc(1, 9), Text(2, 5)], 2, 3), NOW).unwrap();
     expect![[r#"
         step 0: 16 of 32 tokens, 3 running, 0 waiting
           admit   sequence-100 [Miss Miss]
@@ -97,9 +97,9 @@ fn samples_share_documents_and_prompt() {
 #[test]
 fn reordered_documents_are_hits_and_only_the_text_behind_them_is_computed() {
     let mut scheduler = scheduler(64, 32, 4);
-    scheduler.submit(submission(1, &[Doc(1, 5), Doc(2, 6), Text(3, 4)], 1, 1)).unwrap();
+    scheduler.submit(submission(1, &[Doc(1, 5), Doc(2, 6), Text(3, 4)], 1, 1), NOW).unwrap();
     run_to_end(&mut scheduler, 1);
-    scheduler.submit(submission(2, &[Doc(2, 6), Doc(1, 5), Text(3, 4)], 1, 1)).unwrap();
+    scheduler.submit(submission(2, &[Doc(2, 6), Doc(1, 5), Text(3, 4)], 1, 1), NOW).unwrap();
     expect![[r#"
         step 1: 4 of 32 tokens, 1 running, 0 waiting
           admit   sequence-200 [Hit Hit Miss]
@@ -112,8 +112,8 @@ fn reordered_documents_are_hits_and_only_the_text_behind_them_is_computed() {
 #[test]
 fn a_follower_is_promoted_with_the_progress_of_the_cancelled_leader() {
     let mut scheduler = scheduler(64, 8, 4);
-    scheduler.submit(submission(1, &[Doc(1, 20), Text(2, 3)], 1, 1)).unwrap();
-    scheduler.submit(submission(2, &[Doc(1, 20), Text(3, 3)], 1, 1)).unwrap();
+    scheduler.submit(submission(1, &[Doc(1, 20), Text(2, 3)], 1, 1), NOW).unwrap();
+    scheduler.submit(submission(2, &[Doc(1, 20), Text(3, 3)], 1, 1), NOW).unwrap();
     let first = step(&mut scheduler, 1);
     scheduler.cancel(lazy_attn_types::RequestId(1), NOW);
     scheduler.check_invariants();
@@ -135,8 +135,8 @@ fn a_follower_is_promoted_with_the_progress_of_the_cancelled_leader() {
 #[test]
 fn after_a_failed_step_whoever_waited_fills_the_document_from_its_first_token() {
     let mut scheduler = scheduler(64, 8, 4);
-    scheduler.submit(submission(1, &[Doc(1, 20), Text(2, 3)], 1, 1)).unwrap();
-    scheduler.submit(submission(2, &[Doc(1, 20), Text(3, 3)], 1, 1)).unwrap();
+    scheduler.submit(submission(1, &[Doc(1, 20), Text(2, 3)], 1, 1), NOW).unwrap();
+    scheduler.submit(submission(2, &[Doc(1, 20), Text(3, 3)], 1, 1), NOW).unwrap();
     let first = step(&mut scheduler, 1);
     let plan = scheduler.plan(NOW);
     let failing = plan.to_string();
@@ -165,9 +165,9 @@ fn after_a_failed_step_whoever_waited_fills_the_document_from_its_first_token() 
 #[test]
 fn the_head_of_the_line_waits_for_blocks_and_nobody_overtakes_it() {
     let mut scheduler = scheduler(6, 16, 4);
-    scheduler.submit(submission(1, &[Text(1, 9)], 4, 1)).unwrap();
-    scheduler.submit(submission(2, &[Text(2, 17)], 4, 1)).unwrap();
-    scheduler.submit(submission(3, &[Text(3, 2)], 4, 1)).unwrap();
+    scheduler.submit(submission(1, &[Text(1, 9)], 4, 1), NOW).unwrap();
+    scheduler.submit(submission(2, &[Text(2, 17)], 4, 1), NOW).unwrap();
+    scheduler.submit(submission(3, &[Text(3, 2)], 4, 1), NOW).unwrap();
     let plan = scheduler.plan(NOW);
     expect![[r#"
         step 0: 9 of 16 tokens, 1 running, 2 waiting

@@ -7,14 +7,17 @@ mod common;
 use std::collections::HashMap;
 
 use common::Part::{Doc, Text};
-use common::{Part, scheduler, submission};
+use common::{Bounds, Part, scheduler_with, submission};
 use lazy_attn_kv::{KvStats, Scope};
-use lazy_attn_sched::{Outcome, PlannedRun, SchedError, Scheduler, StepPlan, Submission, Work};
-use lazy_attn_types::{RequestId, SegmentHandle, SequenceId, Timestamp, TokenId};
+use lazy_attn_sched::{
+    AdmissionPolicy, Affinity, Outcome, PlannedRun, SchedError, Scheduler, StepPlan, Submission, Work,
+};
+use lazy_attn_types::{RequestId, SegmentHandle, SequenceId, TenantSalt, Timestamp, TokenId};
 use proptest::prelude::*;
 
 const NUM_BLOCKS: u32 = 40;
 const MAX_STEP_TOKENS: u32 = 12;
+const MAX_WAITING_TOKENS: u64 = 60;
 
 /// SplitMix64; a seed is a whole run.
 struct Rng(u64);
@@ -33,12 +36,42 @@ impl Rng {
     }
 }
 
+/// Every other seed runs by affinity, with weights at which everything matters for so small a traffic.
+fn bounds(seed: u64) -> Bounds {
+    let affinity = Affinity {
+        shared_token_micros: 300,
+        uncached_token_micros: 200,
+        max_overtaking_micros: 5000,
+        max_group_percent: 50,
+        tenant_quantum_tokens: 8,
+    };
+    let admission =
+        if seed.is_multiple_of(2) { AdmissionPolicy::Fcfs } else { AdmissionPolicy::Affinity(affinity) };
+    Bounds {
+        num_blocks: NUM_BLOCKS,
+        max_step_tokens: MAX_STEP_TOKENS,
+        max_running: 5,
+        max_waiting: 8,
+        max_waiting_tokens: MAX_WAITING_TOKENS,
+        admission,
+    }
+}
+
 /// What a live sequence was promised.
 #[derive(Debug)]
 struct Promise {
     request: RequestId,
     max_tokens: u32,
     generated: u32,
+    deadline: Option<Timestamp>,
+}
+
+/// How often each way to end early was taken.
+#[derive(Debug, Default, Clone, Copy)]
+struct Ends {
+    backlog: u64,
+    unmeetable: u64,
+    expired: u64,
 }
 
 struct Simulation {
@@ -47,6 +80,7 @@ struct Simulation {
     now: Timestamp,
     next_request: u64,
     live: HashMap<SequenceId, Promise>,
+    ends: Ends,
     /// Tokens written per storage; storage names are never used twice.
     written: HashMap<SegmentHandle, u32>,
 }
@@ -55,15 +89,16 @@ impl Simulation {
     fn new(seed: u64) -> Simulation {
         Simulation {
             rng: Rng(seed),
-            scheduler: scheduler(NUM_BLOCKS, MAX_STEP_TOKENS, 5),
+            scheduler: scheduler_with(bounds(seed)),
             now: Timestamp(0),
             next_request: 1,
             live: HashMap::new(),
+            ends: Ends::default(),
             written: HashMap::new(),
         }
     }
 
-    fn run(&mut self, num_steps: u32) -> KvStats {
+    fn run(&mut self, num_steps: u32) -> (KvStats, Ends) {
         for _ in 0..num_steps {
             self.now.0 += self.rng.below(1000);
             if self.rng.one_in(2) {
@@ -82,9 +117,10 @@ impl Simulation {
         }
         assert!(self.live.is_empty(), "nobody is forgotten: {:?}", self.live);
         let stats = self.scheduler.kv().stats();
+        assert_eq!(self.scheduler.stats().waiting_tokens, 0);
         assert_eq!(stats.blocks_leased, 0);
         assert_eq!(stats.blocks_free + stats.blocks_cached, NUM_BLOCKS);
-        stats
+        (stats, self.ends)
     }
 
     fn parts(&mut self) -> Vec<Part> {
@@ -107,12 +143,25 @@ impl Simulation {
         if self.rng.one_in(5) {
             submission = Submission { scope: Scope::Private(RequestId(id)), ..submission };
         }
+        submission.tenant = TenantSalt([self.rng.below(3) as u8; 32]);
+        submission.priority = self.rng.below(3) as i32;
+        submission.deadline = self.rng.one_in(3).then(|| Timestamp(self.now.0 + self.rng.below(40_000)));
+        let deadline = submission.deadline;
         let sequences = submission.sequences.clone();
-        match self.scheduler.submit(submission) {
+        match self.scheduler.submit(submission, self.now) {
             Ok(()) => {
-                let promise = || Promise { request: RequestId(id), max_tokens, generated: 0 };
+                let promise = || Promise { request: RequestId(id), max_tokens, generated: 0, deadline };
                 self.live.extend(sequences.into_iter().map(|sequence| (sequence, promise())));
             }
+            Err(SchedError::BacklogFull { waiting_tokens, needed_tokens, max_tokens }) => {
+                assert!(waiting_tokens + needed_tokens > max_tokens && max_tokens == MAX_WAITING_TOKENS);
+                self.ends.backlog += 1;
+            }
+            Err(SchedError::DeadlineUnmeetable { estimate_micros, left_micros, .. }) => {
+                assert!(estimate_micros > left_micros);
+                self.ends.unmeetable += 1;
+            }
+            Err(SchedError::DeadlineExceeded { .. }) => assert!(deadline.unwrap() <= self.now),
             Err(SchedError::QueueFull { waiting }) => assert_eq!(waiting, 8),
             Err(SchedError::NeverFits { needed, total }) => assert!(needed > total && total == NUM_BLOCKS),
             Err(other) => panic!("{other}"),
@@ -137,8 +186,10 @@ impl Simulation {
 
     fn step(&mut self) {
         let plan = self.scheduler.plan(self.now);
+        self.expire(&plan);
         self.check(&plan);
-        assert!(plan.rejected.is_empty(), "nothing is pinned, so whatever was accepted fits");
+        // The step takes its time.
+        self.now.0 += 50 * u64::from(plan.num_tokens());
         if self.rng.one_in(15) {
             for run in &plan.runs {
                 self.written.remove(&run.own.handle);
@@ -158,6 +209,20 @@ impl Simulation {
             self.scheduler.commit(plan, &outcomes, self.now);
         }
         self.scheduler.check_invariants();
+    }
+
+    /// Those past their deadline are told, and they alone: nothing is pinned, so whatever was accepted fits.
+    fn expire(&mut self, plan: &StepPlan) {
+        for rejected in &plan.rejected {
+            assert!(matches!(rejected.error, SchedError::DeadlineExceeded { .. }), "{rejected:?}");
+            let (before, request) = (self.live.len(), rejected.request);
+            let is_late = |promise: &Promise| promise.deadline.is_some_and(|deadline| deadline <= self.now);
+            self.live.retain(|_, promise| promise.request != request || !is_late(promise));
+            assert!(self.live.len() < before, "{request} was live and late");
+            self.ends.expired += 1;
+        }
+        let late = self.live.values().filter(|promise| promise.deadline.is_some_and(|at| at <= self.now));
+        assert_eq!(late.count(), 0, "nobody outlives its deadline");
     }
 
     fn outcome(&mut self, sequence: SequenceId) -> Outcome {
@@ -198,15 +263,20 @@ impl Simulation {
     }
 }
 
-fn simulate(seed: u64, num_steps: u32) -> KvStats {
+fn simulate(seed: u64, num_steps: u32) -> (KvStats, Ends) {
     let result = std::panic::catch_unwind(|| Simulation::new(seed).run(num_steps));
     result.unwrap_or_else(|_| panic!("failing seed: {seed}"))
 }
 
 #[test]
 fn the_scheduler_survives_any_traffic_for_the_committed_seeds() {
-    let all: Vec<KvStats> = (0..60).map(|seed| simulate(seed, 150)).collect();
-    let ran = |count: fn(&KvStats) -> u64| all.iter().map(count).sum::<u64>() > 100;
+    let all: Vec<(KvStats, Ends)> = (0..60).map(|seed| simulate(seed, 150)).collect();
+    let ran = |count: fn(&KvStats) -> u64| all.iter().map(|(kv, _)| count(kv)).sum::<u64>() > 100;
+    let ended = |count: fn(&Ends) -> u64| all.iter().map(|(_, ends)| count(ends)).sum::<u64>() > 20;
+    assert!(
+        ended(|ends| ends.backlog) && ended(|ends| ends.unmeetable) && ended(|ends| ends.expired),
+        "{all:?}"
+    );
     assert!(
         ran(|kv| kv.hits) && ran(|kv| kv.joins) && ran(|kv| kv.evictions),
         "the traffic is varied: {all:?}"

@@ -1,10 +1,21 @@
-//! Edges over an engine handle: conversion between the `lazyattn.v1` API and the engine.
+//! The gRPC service over an engine handle, and conversion between the `lazyattn.v1` API and the engine.
 //!
 //! Reading order:
 //!
 //! * [`convert`]: messages to engine requests (validated), engine events to messages.
+//! * [`status`]: errors to gRPC statuses with machine-readable details.
+//! * [`tenants`]: API keys, and the salt that keeps one tenant's documents from another.
+//! * [`grpc`]: the services, deadlines, drain, and [`Server`] which puts them together.
 
 pub mod convert;
+mod error;
+pub mod grpc;
+pub mod status;
+pub mod tenants;
+
+pub use error::ServeError;
+pub use grpc::{Exposure, Reflection, Server, ServerOptions, bind};
+pub use tenants::{ApiKeys, TenantSecret, Tenants};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

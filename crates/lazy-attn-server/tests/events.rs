@@ -52,7 +52,7 @@ fn done() -> Event {
 }
 
 fn collect(reply: &Reply, events: Vec<Event>) -> Result<v1::CollectedResponse, CollectError> {
-    let mut collector = Collector::new(reply);
+    let mut collector = Collector::new(reply.n);
     for event in events {
         collector.push(reply.message(event).unwrap())?;
     }

@@ -1,6 +1,7 @@
 //! Opaque ids and units. An index, a count and a size are different types; conversions are named.
 
 use std::fmt;
+use std::time::Duration;
 
 /// A token of the model's vocabulary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -57,6 +58,13 @@ impl Timestamp {
     #[must_use]
     pub fn micros_since(self, earlier: Timestamp) -> u64 {
         self.0.saturating_sub(earlier.0)
+    }
+
+    /// The moment `delay` after it; the end of time if that is out of range.
+    #[must_use]
+    pub fn after(self, delay: Duration) -> Timestamp {
+        let micros = u64::try_from(delay.as_micros()).unwrap_or(u64::MAX);
+        Timestamp(self.0.saturating_add(micros))
     }
 }
 

@@ -58,7 +58,7 @@ impl std::fmt::Debug for SegmentKey {
 }
 
 /// Secret of a tenant, mixed into every key so that tenants never share or observe each other's documents.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TenantSalt(pub [u8; 32]);
 
 impl TenantSalt {

@@ -9,6 +9,7 @@ use lazy_attn_proto::{from_json, v1};
 use crate::args::{EngineArgs, GenerateArgs};
 use crate::ask::ask;
 use crate::exit::{Exit, Failure};
+use crate::remote::ask_server;
 use crate::session::Session;
 use crate::ui::{Verbosity, print_json};
 
@@ -17,8 +18,10 @@ const MAX_REQUEST_BYTES: u64 = 128 << 20;
 
 pub(crate) fn generate(engine: &EngineArgs, args: &GenerateArgs) -> Result<Exit, Failure> {
     let request: v1::GenerateRequest = from_json(&read(&args.request)?)?;
-    let session = Session::start(engine, Verbosity::Quiet)?;
-    let response = ask(&session, request, Verbosity::Quiet, &mut |_| Ok(()))?;
+    let response = match &args.server {
+        Some(url) => ask_server(url, args.key_file.as_deref(), request)?,
+        None => ask(&Session::start(engine, Verbosity::Quiet)?, request, Verbosity::Quiet, &mut |_| Ok(()))?,
+    };
     print_json(&response)?;
     Ok(Exit::Success)
 }

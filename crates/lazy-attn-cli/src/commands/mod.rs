@@ -5,3 +5,4 @@ pub(crate) mod doctor;
 pub(crate) mod generate;
 pub(crate) mod models;
 pub(crate) mod run;
+pub(crate) mod serve;

@@ -39,16 +39,43 @@ pub(crate) fn submission(id: u64, parts: &[Part], max_tokens: u32, num_samples: 
         context: context(parts),
         max_tokens,
         scope: Scope::Shared,
+        tenant: TenantSalt::SINGLE_USER,
+        priority: 0,
+        deadline: None,
     }
 }
 
+pub(crate) struct Bounds {
+    pub(crate) num_blocks: u32,
+    pub(crate) max_step_tokens: u32,
+    pub(crate) max_running: u32,
+    pub(crate) max_waiting: usize,
+    pub(crate) max_waiting_tokens: u64,
+    pub(crate) admission: AdmissionPolicy,
+}
+
 /// A scheduler over blocks of 4 tokens.
-pub(crate) fn scheduler(num_blocks: u32, max_step_tokens: u32, max_running: u32) -> Scheduler {
+pub(crate) fn scheduler_with(bounds: Bounds) -> Scheduler {
+    let Bounds { num_blocks, max_step_tokens, max_running, max_waiting, admission, .. } = bounds;
     let block_size = BlockSize::new(4).unwrap();
     let policy = EvictionPolicy::CostAware;
     let kv = KvCache::new(KvConfig { num_blocks, block_size, kv_bytes_per_token: 1, policy });
-    let admission = AdmissionPolicy::Fcfs;
-    Scheduler::new(SchedConfig { max_step_tokens, max_running, max_waiting: 8, admission }, kv).unwrap()
+    let max_waiting_tokens = bounds.max_waiting_tokens;
+    let config = SchedConfig { max_step_tokens, max_running, max_waiting, max_waiting_tokens, admission };
+    Scheduler::new(config, kv).unwrap()
+}
+
+/// First come, first served, with room for 8 to wait.
+pub(crate) fn scheduler(num_blocks: u32, max_step_tokens: u32, max_running: u32) -> Scheduler {
+    let (max_waiting, max_waiting_tokens, admission) = (8, u64::MAX, AdmissionPolicy::Fcfs);
+    scheduler_with(Bounds {
+        num_blocks,
+        max_step_tokens,
+        max_running,
+        max_waiting,
+        max_waiting_tokens,
+        admission,
+    })
 }
 
 pub(crate) const NOW: Timestamp = Timestamp(0);

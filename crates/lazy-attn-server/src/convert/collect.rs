@@ -2,14 +2,12 @@
 
 use lazy_attn_proto::v1::{self, generate_response::Event};
 
-use crate::convert::Reply;
-
 /// Why a stream does not add up to a response.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CollectError {
     /// The stream ended early.
-    #[error("the stream ended before `done`; the engine was shut down")]
+    #[error("the stream ended before `done`; the server or the engine was shut down")]
     Incomplete,
     /// An event names a sequence the request does not have.
     #[error("an event names sequence {index}, but the request has {n}")]
@@ -30,16 +28,11 @@ pub struct Collector {
 }
 
 impl Collector {
-    /// A collector for the request behind `reply`.
+    /// A collector for a request of `n` sequences.
     #[must_use]
-    pub fn new(reply: &Reply) -> Collector {
-        let response = v1::CollectedResponse {
-            model: reply.model.clone(),
-            attention: reply.attention().into(),
-            ..v1::CollectedResponse::default()
-        };
-        let choices = (0..reply.n).map(|index| v1::Choice { index, ..v1::Choice::default() }).collect();
-        Collector { response, choices, n: reply.n }
+    pub fn new(n: u32) -> Collector {
+        let choices = (0..n).map(|index| v1::Choice { index, ..v1::Choice::default() }).collect();
+        Collector { response: v1::CollectedResponse::default(), choices, n }
     }
 
     /// Adds one message.
@@ -52,6 +45,8 @@ impl Collector {
                 self.response.request_id = started.request_id;
                 self.response.parts = started.parts;
                 self.response.seed = started.seed;
+                self.response.attention = started.attention;
+                self.response.model = started.model;
             }
             Some(Event::Delta(delta)) => {
                 let choice = self.choice(delta.index)?;

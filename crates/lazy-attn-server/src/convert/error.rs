@@ -9,6 +9,14 @@ pub enum ConvertError {
     /// A sampling, stopping or output parameter is outside its range.
     #[error(transparent)]
     Param(#[from] ParamError),
+    /// The request names a model that is not loaded.
+    #[error("model is {given:?}, but {loaded:?} is loaded; name that one or leave it out")]
+    UnknownModel {
+        /// The name in the request.
+        given: String,
+        /// The name of the loaded model.
+        loaded: String,
+    },
     /// A field is missing, contradicts another or is outside its bound.
     #[error("{field} {problem}")]
     Field {
@@ -29,6 +37,7 @@ impl ConvertError {
     pub fn path(&self) -> &str {
         match self {
             ConvertError::Param(error) => error.field,
+            ConvertError::UnknownModel { .. } => "model",
             ConvertError::Field { field, .. } => field,
         }
     }

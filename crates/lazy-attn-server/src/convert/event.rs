@@ -47,7 +47,8 @@ impl Reply {
                 prompt_tokens: parts.iter().map(|part| part.num_tokens).sum(),
                 parts: parts.into_iter().zip(0u32..).map(|(part, index)| resolved(index, part)).collect(),
                 seed,
-                attention: self.attention().into(),
+                attention: document_attention(self.attention).into(),
+                model: self.model.clone(),
             }),
             Event::Delta { index, text, tokens } => Message::Delta(self.delta(index, text, tokens)),
             Event::Finished { index, reason } => Message::Finished(finished(index, reason)),
@@ -57,15 +58,6 @@ impl Reply {
             Event::Failed(error) => return Err(error),
         };
         Ok(v1::GenerateResponse { event: Some(message) })
-    }
-
-    /// The attention mode as the API names it.
-    #[must_use]
-    pub fn attention(&self) -> v1::DocumentAttention {
-        match self.attention {
-            AttentionMode::Block => v1::DocumentAttention::Block,
-            AttentionMode::Full => v1::DocumentAttention::Full,
-        }
     }
 
     fn id_or(&self, engine_id: &str) -> String {
@@ -80,6 +72,15 @@ impl Reply {
         let top_logprobs =
             if self.top_logprobs > 0 { tokens.into_iter().map(top_logprobs).collect() } else { Vec::new() };
         v1::TokenDelta { index, text, token_ids, top_logprobs }
+    }
+}
+
+/// The attention mode as the API names it.
+#[must_use]
+pub fn document_attention(mode: AttentionMode) -> v1::DocumentAttention {
+    match mode {
+        AttentionMode::Block => v1::DocumentAttention::Block,
+        AttentionMode::Full => v1::DocumentAttention::Full,
     }
 }
 

@@ -17,6 +17,6 @@ mod request;
 pub use chat::{ChatMessage, ChatPrompt, ChatRenderer, ChatRole, TitledDocument};
 pub use collect::{CollectError, Collector};
 pub use error::ConvertError;
-pub use event::{Reply, TokenIdsInReply};
+pub use event::{Reply, TokenIdsInReply, document_attention};
 pub use limits::{Defaults, Limits};
 pub use request::{Converted, RequestConverter};

@@ -65,7 +65,15 @@ impl RequestConverter<'_> {
             n: sampling.n,
         };
         let cache = if bypass { CacheUse::Bypass } else { CacheUse::ReadWrite };
-        let request = GenerateRequest { parts, attention, sampling, stopping, output, cache, tenant };
+        let request = GenerateRequest {
+            attention,
+            sampling,
+            stopping,
+            output,
+            cache,
+            tenant,
+            ..GenerateRequest::new(parts)
+        };
         Ok(Converted { request, reply })
     }
 
@@ -75,9 +83,7 @@ impl RequestConverter<'_> {
         if request.model.is_empty() || request.model == self.model {
             return Ok(());
         }
-        let problem =
-            format!("is {:?}, but {:?} is loaded; name that one or leave it out", request.model, self.model);
-        Err(ConvertError::field("model", problem))
+        Err(ConvertError::UnknownModel { given: request.model.clone(), loaded: self.model.to_owned() })
     }
 
     fn check_name(&self, field: &str, name: &str) -> Result<(), ConvertError> {

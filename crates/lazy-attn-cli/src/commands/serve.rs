@@ -1,0 +1,113 @@
+//! `serve`: the engine behind gRPC.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use lazy_attn_server::convert::{Defaults, Limits};
+use lazy_attn_server::{ApiKeys, Exposure, Reflection, Server, ServerOptions, TenantSecret, Tenants, bind};
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+
+use crate::args::{EngineArgs, ServeArgs};
+use crate::exit::{Exit, Failure};
+use crate::session::Session;
+use crate::ui::Verbosity;
+
+pub(crate) fn serve(engine: &EngineArgs, args: &ServeArgs) -> Result<Exit, Failure> {
+    // Whatever can be wrong with the options is found before the model is loaded.
+    let tenants = tenants(args)?;
+    let runtime = Runtime::new()?;
+    let address = SocketAddr::new(args.host, args.grpc_port);
+    let exposure = if args.insecure_bind { Exposure::Anywhere } else { Exposure::LoopbackOnly };
+    let listener = runtime.block_on(bind(address, exposure))?;
+    let is_described = args.host.is_loopback() || args.grpc_reflection;
+    let session = Session::start(engine, Verbosity::Normal)?;
+    let server = Server::new(
+        session.handle(),
+        ServerOptions {
+            model: session.model.name.clone(),
+            limits: Limits::default(),
+            defaults: Defaults::default(),
+            chat: session.templates.clone(),
+            tenants,
+            reflection: if is_described { Reflection::Serve } else { Reflection::Omit },
+        },
+    )?;
+    let info = session.executor_info();
+    let kv_tokens = u64::from(info.num_blocks) * u64::from(info.block_size.get());
+    let ready = format!(
+        "ready: model {}, {} threads, KV {kv_tokens} tokens, gRPC on http://{}",
+        session.model.name,
+        session.model.num_threads,
+        listener.local_addr()?
+    );
+    let result = runtime.block_on(run(server, listener, &ready));
+    // Connections that did not close in time end with the process.
+    runtime.shutdown_background();
+    result
+}
+
+async fn run(server: Server, listener: TcpListener, ready: &str) -> Result<Exit, Failure> {
+    let mut signals = Signals::new()?;
+    let (drain, draining) = oneshot::channel();
+    let serving = server.serve(listener, async {
+        // A sender that is gone asks for the same.
+        let _: Result<(), _> = draining.await;
+    });
+    tokio::pin!(serving);
+    eprintln!("{ready}");
+    tokio::select! {
+        result = &mut serving => return Ok(result.map(|()| Exit::Success)?),
+        () = signals.next() => {}
+    }
+    eprintln!("draining: requests in flight finish, new ones are refused; a second signal stops at once");
+    drop(drain);
+    tokio::select! {
+        result = &mut serving => Ok(result.map(|()| Exit::Success)?),
+        () = signals.next() => {
+            eprintln!("stopped with requests in flight");
+            Ok(Exit::Failed)
+        }
+    }
+}
+
+/// The signals that ask a server to end.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Signals, Failure> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+fn tenants(args: &ServeArgs) -> Result<Tenants, Failure> {
+    let keys = match &args.api_key_file {
+        Some(path) => Some(ApiKeys::parse(&String::from_utf8_lossy(&read(path)?))?),
+        None => None,
+    };
+    let secret = match &args.tenant_secret_file {
+        Some(path) => TenantSecret::from_bytes(&read(path)?)?,
+        None => TenantSecret::random()?,
+    };
+    Ok(Tenants::new(secret, keys))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    fs::read(path).map_err(|error| Failure::usage(format!("cannot read {}: {error}", path.display())))
+}

@@ -1,0 +1,141 @@
+//! A connection to a server.
+
+use std::time::Duration;
+
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status, Streaming};
+
+use crate::MAX_MESSAGE_BYTES;
+use crate::v1::engine_service_client::EngineServiceClient;
+use crate::v1::generation_service_client::GenerationServiceClient;
+use crate::v1::{
+    GenerateRequest, GenerateResponse, GetLoadRequest, GetLoadResponse, GetServerInfoRequest,
+    GetServerInfoResponse,
+};
+
+/// How long a connection may take to come about.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Where the server is and who asks.
+#[derive(Clone, Default)]
+pub struct ClientOptions {
+    /// Address of the server, for example `http://127.0.0.1:50051`.
+    pub url: String,
+    /// The caller's API key, for a server that wants one.
+    pub api_key: Option<String>,
+}
+
+impl std::fmt::Debug for ClientOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let api_key = self.api_key.as_ref().map(|_| "..");
+        f.debug_struct("ClientOptions").field("url", &self.url).field("api_key", &api_key).finish()
+    }
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// The address cannot be used.
+    #[error("{url:?} is not the address of a server; write for example http://127.0.0.1:50051")]
+    Address {
+        /// The address.
+        url: String,
+        /// What is wrong with it.
+        source: tonic::transport::Error,
+    },
+    /// The key cannot be sent.
+    #[error("the API key has a character that a header cannot carry; use printable ASCII")]
+    Key,
+    /// Nobody answered.
+    #[error("no server answers at {url}")]
+    Connect {
+        /// The address.
+        url: String,
+        /// Why.
+        source: tonic::transport::Error,
+    },
+}
+
+/// Adds the caller's key to every request.
+#[derive(Debug, Clone)]
+struct Bearer(Option<MetadataValue<Ascii>>);
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(value) = &self.0 {
+            request.metadata_mut().insert("authorization", value.clone());
+        }
+        Ok(request)
+    }
+}
+
+type Transport = InterceptedService<Channel, Bearer>;
+
+/// A client of all services of one server; clones share its connection.
+#[derive(Debug, Clone)]
+pub struct Client {
+    generation: GenerationServiceClient<Transport>,
+    engine: EngineServiceClient<Transport>,
+}
+
+impl Client {
+    /// Connects to the server of `options`.
+    ///
+    /// # Errors
+    /// [`ClientError`] for an address or key that cannot be used, or when nobody answers.
+    pub async fn connect(options: ClientOptions) -> Result<Client, ClientError> {
+        let ClientOptions { url, api_key } = options;
+        let bearer = Bearer(api_key.map(|key| bearer_value(&key)).transpose()?);
+        let endpoint = Endpoint::from_shared(url.clone())
+            .map_err(|source| ClientError::Address { url: url.clone(), source })?
+            .connect_timeout(CONNECT_TIMEOUT);
+        let channel = endpoint.connect().await.map_err(|source| ClientError::Connect { url, source })?;
+        let transport = InterceptedService::new(channel, bearer);
+        let generation = GenerationServiceClient::new(transport.clone())
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        Ok(Client { generation, engine: EngineServiceClient::new(transport) })
+    }
+
+    /// Starts `request`; dropping the stream cancels it. With a `timeout` the server ends it after that time.
+    ///
+    /// # Errors
+    /// The server's status if it refused the request.
+    pub async fn generate(
+        &mut self,
+        request: GenerateRequest,
+        timeout: Option<Duration>,
+    ) -> Result<Streaming<GenerateResponse>, Status> {
+        let mut request = Request::new(request);
+        if let Some(timeout) = timeout {
+            request.set_timeout(timeout);
+        }
+        Ok(self.generation.generate(request).await?.into_inner())
+    }
+
+    /// Sizes and identity of the server.
+    ///
+    /// # Errors
+    /// The server's status.
+    pub async fn server_info(&mut self) -> Result<GetServerInfoResponse, Status> {
+        Ok(self.engine.get_server_info(GetServerInfoRequest {}).await?.into_inner())
+    }
+
+    /// How busy the server is.
+    ///
+    /// # Errors
+    /// The server's status.
+    pub async fn load(&mut self) -> Result<GetLoadResponse, Status> {
+        Ok(self.engine.get_load(GetLoadRequest {}).await?.into_inner())
+    }
+}
+
+fn bearer_value(key: &str) -> Result<MetadataValue<Ascii>, ClientError> {
+    let mut value: MetadataValue<Ascii> = format!("Bearer {key}").parse().map_err(|_| ClientError::Key)?;
+    value.set_sensitive(true);
+    Ok(value)
+}

@@ -1,0 +1,17 @@
+//! The services over the network.
+//!
+//! * `bind`: which addresses are listened on.
+//! * `deadline`: when a request has to end.
+//! * `gate`: what is in flight, and whether more may come.
+//! * `generation`, `engine`: the services.
+//! * `server`: all of them on one listener, until it is told to drain.
+
+mod bind;
+mod deadline;
+mod engine;
+mod gate;
+mod generation;
+mod server;
+
+pub use bind::{Exposure, bind};
+pub use server::{Reflection, Server, ServerOptions};

@@ -1,0 +1,177 @@
+//! Errors to gRPC statuses. Each carries `google.rpc.ErrorInfo` with the domain `lazyattn` and a reason that programs
+//! can compare; the message is for people.
+//!
+//! | situation | code | reason | further details |
+//! |---|---|---|---|
+//! | a field is wrong | `INVALID_ARGUMENT` | `INVALID_FIELD` | `BadRequest` |
+//! | prompt and output exceed the context | `INVALID_ARGUMENT` | `CONTEXT_TOO_LONG` | `BadRequest`, numbers |
+//! | the KV memory could never hold it | `INVALID_ARGUMENT` | `KV_NEVER_FITS` | `BadRequest`, numbers |
+//! | another model is loaded | `NOT_FOUND` | `UNKNOWN_MODEL` | `ResourceInfo` |
+//! | the queue is full | `RESOURCE_EXHAUSTED` | `QUEUE_FULL` | `QuotaFailure`, `RetryInfo` |
+//! | draining | `UNAVAILABLE` | `DRAINING` | `RetryInfo` |
+//! | the engine is gone | `UNAVAILABLE` | `SHUT_DOWN` | `RetryInfo` |
+//! | the deadline passed | `DEADLINE_EXCEEDED` | `DEADLINE_PASSED` | the deadline |
+//! | no key or a wrong one | `UNAUTHENTICATED` | `WRONG_API_KEY` | |
+//! | the executor failed | `INTERNAL` | `EXECUTOR_FAILED` | |
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use lazy_attn_engine::EngineError;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use crate::convert::ConvertError;
+
+/// The domain of every `ErrorInfo`.
+pub const ERROR_DOMAIN: &str = "lazyattn";
+
+/// When a client may try again: a step or two later there may be room.
+const RETRY_WHEN_FULL: Duration = Duration::from_secs(1);
+/// When a client may try again: another server has the address by then.
+const RETRY_WHEN_DRAINING: Duration = Duration::from_secs(5);
+
+/// The status of a request that the edge refused.
+#[must_use]
+pub fn of_convert_error(error: &ConvertError) -> Status {
+    let message = error.to_string();
+    match error {
+        ConvertError::UnknownModel { given, .. } => {
+            let mut details = info("UNKNOWN_MODEL", &[]);
+            details.set_resource_info("model", given, "", &message);
+            status(Code::NotFound, message, details)
+        }
+        _ => invalid("INVALID_FIELD", error.path(), message, &[]),
+    }
+}
+
+/// The status of a request that the engine refused or ended.
+#[must_use]
+pub fn of_engine_error(error: &EngineError) -> Status {
+    let message = error.to_string();
+    match error {
+        EngineError::Param(error) => invalid("INVALID_FIELD", error.field, message, &[]),
+        EngineError::Invalid { field, .. } => invalid("INVALID_FIELD", field, message, &[]),
+        EngineError::ContextTooLong { prompt_tokens, max_tokens, max_context_tokens } => {
+            let numbers = [
+                ("prompt_tokens", *prompt_tokens),
+                ("max_tokens", *max_tokens),
+                ("max_context_tokens", *max_context_tokens),
+            ];
+            invalid("CONTEXT_TOO_LONG", "parts", message, &numbers)
+        }
+        EngineError::NeverFits { needed_blocks, total_blocks } => {
+            let numbers = [("needed_blocks", *needed_blocks), ("total_blocks", *total_blocks)];
+            invalid("KV_NEVER_FITS", "parts", message, &numbers)
+        }
+        EngineError::QueueFull { .. } => {
+            let mut details = info("QUEUE_FULL", &[]);
+            details.add_quota_failure_violation("requests waiting", &message);
+            details.set_retry_info(Some(RETRY_WHEN_FULL));
+            status(Code::ResourceExhausted, message, details)
+        }
+        EngineError::ShutDown => unavailable("SHUT_DOWN", message),
+        _ => internal("EXECUTOR_FAILED", message),
+    }
+}
+
+pub(crate) fn draining() -> Status {
+    unavailable("DRAINING", "the server finishes what it has and takes no new requests".to_owned())
+}
+
+pub(crate) fn deadline_passed(timeout: Duration) -> Status {
+    let message = format!("the deadline of {} ms passed; the request was cancelled", timeout.as_millis());
+    let timeout_ms = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
+    status(Code::DeadlineExceeded, message, info("DEADLINE_PASSED", &[("timeout_ms", timeout_ms)]))
+}
+
+pub(crate) fn bad_deadline() -> Status {
+    let message = "the grpc-timeout header is not up to 8 digits and one of H, M, S, m, u, n";
+    invalid("INVALID_FIELD", "grpc-timeout", message.to_owned(), &[])
+}
+
+pub(crate) fn wrong_api_key() -> Status {
+    let message = "no API key or a wrong one; send the header `authorization: Bearer KEY`".to_owned();
+    status(Code::Unauthenticated, message, info("WRONG_API_KEY", &[]))
+}
+
+pub(crate) fn internal(reason: &str, message: String) -> Status {
+    status(Code::Internal, message, info(reason, &[]))
+}
+
+fn unavailable(reason: &str, message: String) -> Status {
+    let mut details = info(reason, &[]);
+    details.set_retry_info(Some(RETRY_WHEN_DRAINING));
+    status(Code::Unavailable, message, details)
+}
+
+fn invalid(reason: &str, field: &str, message: String, numbers: &[(&str, u32)]) -> Status {
+    let mut details = info(reason, numbers);
+    details.add_bad_request_violation(field, &message);
+    status(Code::InvalidArgument, message, details)
+}
+
+fn info(reason: &str, numbers: &[(&str, u32)]) -> ErrorDetails {
+    let metadata: HashMap<String, String> =
+        numbers.iter().map(|(name, number)| ((*name).to_owned(), number.to_string())).collect();
+    ErrorDetails::with_error_info(reason, ERROR_DOMAIN, metadata)
+}
+
+fn status(code: Code, message: String, details: ErrorDetails) -> Status {
+    Status::with_error_details(code, message, details)
+}
+
+#[cfg(test)]
+mod tests {
+    use lazy_attn_types::ParamError;
+
+    use super::*;
+
+    fn reason(status: &Status) -> String {
+        let details = status.get_error_details();
+        let info = details.error_info().unwrap();
+        assert_eq!(info.domain, ERROR_DOMAIN);
+        info.reason.clone()
+    }
+
+    #[test]
+    fn a_wrong_field_is_named_in_the_details() {
+        let error = ParamError { field: "sampling.n", value: "0".into(), allowed: "from 1 to 64" };
+        let given = [
+            of_engine_error(&EngineError::Param(error.clone())),
+            of_convert_error(&ConvertError::Param(error)),
+        ];
+        for status in given {
+            assert_eq!((status.code(), reason(&status).as_str()), (Code::InvalidArgument, "INVALID_FIELD"));
+            let details = status.get_error_details();
+            assert_eq!(details.bad_request().unwrap().field_violations[0].field, "sampling.n");
+        }
+    }
+
+    #[test]
+    fn numbers_of_a_request_that_cannot_fit_are_machine_readable() {
+        let status = of_engine_error(&EngineError::NeverFits { needed_blocks: 9, total_blocks: 4 });
+        assert_eq!((status.code(), reason(&status).as_str()), (Code::InvalidArgument, "KV_NEVER_FITS"));
+        let details = status.get_error_details();
+        assert_eq!(details.error_info().unwrap().metadata["needed_blocks"], "9");
+    }
+
+    #[test]
+    fn what_may_be_tried_again_says_when() {
+        let cases = [
+            (of_engine_error(&EngineError::QueueFull { waiting: 3 }), Code::ResourceExhausted, "QUEUE_FULL"),
+            (of_engine_error(&EngineError::ShutDown), Code::Unavailable, "SHUT_DOWN"),
+            (draining(), Code::Unavailable, "DRAINING"),
+        ];
+        for (status, code, expected) in cases {
+            assert_eq!((status.code(), reason(&status).as_str()), (code, expected));
+            assert!(status.get_error_details().retry_info().unwrap().retry_delay.is_some(), "{expected}");
+        }
+    }
+
+    #[test]
+    fn our_own_failures_are_internal() {
+        let status = of_engine_error(&EngineError::Executor("x".into()));
+        assert_eq!((status.code(), reason(&status).as_str()), (Code::Internal, "EXECUTOR_FAILED"));
+    }
+}

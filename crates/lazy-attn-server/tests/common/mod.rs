@@ -1,0 +1,208 @@
+//! A server over the fake executor on a free loopback port, with its steps under the test's control.
+
+#![allow(clippy::unwrap_used, clippy::panic, dead_code, reason = "each test file uses its own part of this")]
+
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use lazy_attn_engine::{Engine, EngineConfig, EngineHandle, EngineParts, Part as EnginePart};
+use lazy_attn_proto::v1::{self, generate_response::Event, inline_document, part};
+use lazy_attn_proto::{Client, ClientOptions};
+use lazy_attn_server::convert::{ChatPrompt, ChatRenderer, Collector, Defaults, Limits};
+use lazy_attn_server::{
+    ApiKeys, Exposure, Reflection, ServeError, Server, ServerOptions, TenantSecret, Tenants, bind,
+};
+use lazy_attn_testkit::{FakeConfig, FakeExecutor, Part};
+use lazy_attn_text::Tokenizer;
+use lazy_attn_types::{
+    AttentionMode, BpeVocab, ExecError, Executor, ExecutorInfo, SegmentKind, SpecialTokens, StepInput,
+    StepOutput, TokenId, TokenizerSource,
+};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tonic::{Status, Streaming};
+
+/// Long enough for any machine, short enough to fail rather than hang.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Holds steps back while it is shut.
+#[derive(Clone, Default)]
+pub(crate) struct Latch(Arc<(Mutex<bool>, Condvar)>);
+
+impl Latch {
+    pub(crate) fn shut(&self) {
+        *self.0.0.lock().unwrap() = true;
+    }
+
+    pub(crate) fn open(&self) {
+        *self.0.0.lock().unwrap() = false;
+        self.0.1.notify_all();
+    }
+
+    fn pass(&self) {
+        let _open = self.0.1.wait_while(self.0.0.lock().unwrap(), |is_shut| *is_shut).unwrap();
+    }
+}
+
+struct Latched {
+    inner: FakeExecutor,
+    latch: Latch,
+}
+
+impl Executor for Latched {
+    fn info(&self) -> &ExecutorInfo {
+        self.inner.info()
+    }
+
+    fn execute(&mut self, input: &StepInput) -> Result<StepOutput, ExecError> {
+        self.latch.pass();
+        self.inner.execute(input)
+    }
+}
+
+struct NoChat;
+
+impl ChatRenderer for NoChat {
+    fn render(&self, _prompt: &ChatPrompt) -> Result<Vec<EnginePart>, String> {
+        Err("is not available here".to_owned())
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct Options {
+    pub(crate) engine: EngineConfig,
+    pub(crate) executor: FakeConfig,
+    pub(crate) keys: Option<ApiKeys>,
+}
+
+/// A running server.
+pub(crate) struct Rig {
+    pub(crate) url: String,
+    pub(crate) handle: EngineHandle,
+    pub(crate) latch: Latch,
+    pub(crate) drain: Option<oneshot::Sender<()>>,
+    pub(crate) serving: JoinHandle<Result<(), ServeError>>,
+    pub(crate) engine: Option<Engine>,
+}
+
+pub(crate) async fn start(options: Options) -> Rig {
+    let latch = Latch::default();
+    let inner = FakeExecutor::new(options.executor);
+    let vocab = BpeVocab {
+        model: "gpt2".into(),
+        pre: "smollm".into(),
+        tokens: (0..options.executor.vocab_size).map(|id| format!("t{id}")).collect(),
+        token_types: vec![1; options.executor.vocab_size as usize],
+        ..BpeVocab::default()
+    };
+    let source = TokenizerSource::Gguf(Arc::new(vocab));
+    let tokenizer = Arc::new(Tokenizer::from_source(&source, &SpecialTokens::default()).unwrap());
+    let executor = Box::new(Latched { inner, latch: latch.clone() });
+    let parts = EngineParts::new(executor, tokenizer, Vec::new());
+    let engine = Engine::start(parts, options.engine).unwrap();
+    let handle = engine.handle();
+    let secret = TenantSecret::from_bytes(&[3; 32]).unwrap();
+    let server = Server::new(
+        handle.clone(),
+        ServerOptions {
+            model: "fake".into(),
+            limits: Limits::default(),
+            defaults: Defaults::default(),
+            chat: Arc::new(NoChat),
+            tenants: Tenants::new(secret, options.keys),
+            reflection: Reflection::Serve,
+        },
+    )
+    .unwrap();
+    let listener = bind("127.0.0.1:0".parse().unwrap(), Exposure::LoopbackOnly).await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (drain, draining) = oneshot::channel();
+    let serving = tokio::spawn(server.serve(listener, async {
+        let _ = draining.await;
+    }));
+    Rig { url, handle, latch, drain: Some(drain), serving, engine: Some(engine) }
+}
+
+impl Rig {
+    pub(crate) async fn client(&self) -> Client {
+        self.client_of(None).await
+    }
+
+    pub(crate) async fn client_of(&self, api_key: Option<&str>) -> Client {
+        let options = ClientOptions { url: self.url.clone(), api_key: api_key.map(str::to_owned) };
+        Client::connect(options).await.unwrap()
+    }
+
+    /// Waits until the engine holds no blocks for requests.
+    pub(crate) async fn baseline(&self) {
+        let is_idle = || {
+            let sched = self.handle.settled_stats().unwrap().sched;
+            (sched.running, sched.waiting, sched.kv.blocks_leased) == (0, 0, 0)
+        };
+        let idle = async {
+            while !is_idle() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, idle).await.unwrap();
+    }
+}
+
+/// Tokens of document `index`, different for every index.
+pub(crate) fn document(index: u32) -> Vec<u32> {
+    (0..20 + index).map(|i| (i * 7 + index * 13 + 1) % 97).collect()
+}
+
+/// A greedy request over documents with a question.
+pub(crate) fn request(documents: &[Vec<u32>], question: &[u32], max_tokens: u32) -> v1::GenerateRequest {
+    let ids = |tokens: &[u32]| v1::TokenIds { ids: tokens.to_vec() };
+    let document = |tokens: &Vec<u32>| {
+        part::Part::InlineDocument(v1::InlineDocument {
+            source: Some(inline_document::Source::TokenIds(ids(tokens))),
+            title: String::new(),
+        })
+    };
+    let parts = documents.iter().map(document).chain([part::Part::TokenIds(ids(question))]);
+    v1::GenerateRequest {
+        parts: parts.map(|part| v1::Part { part: Some(part) }).collect(),
+        stopping: Some(v1::StoppingOptions { max_tokens: Some(max_tokens), ..Default::default() }),
+        response: Some(v1::ResponseOptions { token_ids: Some(true), ..Default::default() }),
+        ..Default::default()
+    }
+}
+
+/// What the fake executor answers however the request is batched, cached or cut.
+pub(crate) fn expected(documents: &[Vec<u32>], question: &[u32], num_tokens: usize) -> Vec<u32> {
+    let tokens = |ids: &[u32]| ids.iter().copied().map(TokenId).collect();
+    let part = |kind, ids: &[u32]| Part { kind, tokens: tokens(ids) };
+    let mut parts: Vec<Part> = documents.iter().map(|ids| part(SegmentKind::Document, ids)).collect();
+    parts.push(part(SegmentKind::Text, question));
+    let vocab_size = FakeConfig::default().vocab_size;
+    let answer = lazy_attn_testkit::expected_tokens(&parts, AttentionMode::Block, vocab_size, num_tokens);
+    answer.into_iter().map(|token| token.0).collect()
+}
+
+/// Reads a stream to its end.
+pub(crate) async fn collect(
+    mut stream: Streaming<v1::GenerateResponse>,
+) -> Result<v1::CollectedResponse, Status> {
+    let mut collector = Collector::new(1);
+    while let Some(message) = stream.message().await? {
+        collector.push(message).unwrap();
+    }
+    Ok(collector.finish().unwrap())
+}
+
+/// Runs a request to its end.
+pub(crate) async fn answer(
+    client: &mut Client,
+    request: v1::GenerateRequest,
+) -> Result<v1::CollectedResponse, Status> {
+    collect(client.generate(request, None).await?).await
+}
+
+/// Waits until the engine has admitted the request, with its steps held back or not.
+pub(crate) async fn admitted(stream: &mut Streaming<v1::GenerateResponse>) {
+    let message = stream.message().await.unwrap().unwrap();
+    assert!(matches!(message.event, Some(Event::Started(_))), "{message:?}");
+}
