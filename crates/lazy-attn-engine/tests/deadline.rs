@@ -61,7 +61,9 @@ fn the_larger_priority_starts_first() {
     rig.gate.wait();
     let streams = [first, ask(-1, "l"), ask(3, "h"), ask(0, "m")];
     rig.gate.open();
-    streams.map(read);
+    for stream in streams {
+        assert_eq!(read(stream).ids().len(), 2);
+    }
     // A prompt of one token is run at index 0 of its tail.
     let inputs = rig.probe.inputs();
     let prompts = inputs.iter().filter(|input| input.runs[0].first_local == 0);
