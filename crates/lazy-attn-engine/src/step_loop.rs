@@ -124,11 +124,10 @@ impl StepLoop {
             priority: prepared.priority,
             deadline: prepared.timeout.map(|timeout| job.submitted.after(timeout)),
         };
-        let arrival = job.submitted;
         let live = LiveRequest::new(job);
         self.owners.extend(live.sequences().iter().map(|&sequence| (sequence, request)));
         self.requests.insert(request, live);
-        if let Err(error) = self.scheduler.submit(submission, arrival) {
+        if let Err(error) = self.scheduler.submit(submission, self.shared.clock.now()) {
             self.fail(request, refusal(error));
         }
     }

@@ -37,6 +37,7 @@ pub struct KvCache {
     pub(crate) by_address: HashMap<Address, SegmentHandle>,
     pub(crate) queue: EvictionQueue,
     pub(crate) counters: Counters,
+    pub(crate) generation: u64,
     next_handle: u64,
 }
 
@@ -51,6 +52,7 @@ impl KvCache {
             by_address: HashMap::new(),
             queue: EvictionQueue::new(config.policy),
             counters: Counters::default(),
+            generation: 0,
             next_handle: 0,
         }
     }
@@ -65,6 +67,13 @@ impl KvCache {
     #[must_use]
     pub fn lookup(&self, scope: Scope, key: SegmentKey) -> Option<SegmentInfo> {
         self.by_address.get(&(scope, key)).map(|&handle| self.segment(handle))
+    }
+
+    /// Changes whenever a segment comes or goes or is referred to more or less often: while it stays, so does what
+    /// [`KvCache::residency`] tells, but for how far a segment is written.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// Whether the segment `key` is resident or being filled, and how many need it now; changes nothing.
@@ -129,6 +138,7 @@ impl KvCache {
         };
         self.counters.cached_blocks -= num_cached;
         self.counters.count(found);
+        self.generation += 1;
         (SegmentRef { handle }, found)
     }
 
@@ -165,6 +175,7 @@ impl KvCache {
     /// one is dropped.
     pub fn release(&mut self, reference: SegmentRef, now: Timestamp) {
         let handle = reference.handle;
+        self.generation += 1;
         let entry = self.entry_mut(handle);
         assert!(entry.num_refs > 0, "{handle:?} is released once per reference");
         entry.num_refs -= 1;
@@ -256,6 +267,7 @@ impl KvCache {
 
     fn drop_entry(&mut self, handle: SegmentHandle) {
         if let Some(entry) = self.entries.remove(&handle) {
+            self.generation += 1;
             assert!(entry.num_refs == 0 && entry.num_pins == 0, "{handle:?} is dropped while it is in use");
             self.by_address.remove(&entry.address);
             self.pool.release(entry.lease);

@@ -104,6 +104,7 @@ impl KvCache {
         entry.touch(now);
         self.by_address.insert(entry.address, handle);
         self.entries.insert(handle, entry);
+        self.generation += 1;
         self.counters.count(Found::Miss);
         ReservedSegment { reference: SegmentRef { handle }, found: Found::Miss }
     }

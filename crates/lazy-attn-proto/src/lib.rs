@@ -8,15 +8,14 @@
 pub mod client;
 mod enum_names;
 pub mod json;
+mod limits;
 pub mod v1;
 
 #[cfg(feature = "grpc")]
 pub use client::{Client, ClientError, ClientOptions};
 pub use json::{JsonError, from_json, to_json};
+pub use limits::MAX_MESSAGE_BYTES;
 pub use v1::FILE_DESCRIPTOR_SET;
-
-/// Largest message that servers and clients take and send, in bytes.
-pub const MAX_MESSAGE_BYTES: usize = 16 << 20;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -91,6 +91,8 @@ pub(crate) struct AdmissionQueue {
     group_cap: u32,
     waiting: BTreeMap<Ticket, Waiting>,
     rounds: Rounds,
+    /// What the cache was when everybody who waits was looked up.
+    looked: u64,
     backlogs: HashMap<TenantSalt, Backlog>,
     next_ticket: u64,
 }
@@ -108,6 +110,7 @@ impl AdmissionQueue {
             group_cap: affinity.group_cap(config.max_running),
             waiting: BTreeMap::new(),
             rounds: Rounds::new(u64::from(affinity.tenant_quantum_tokens)),
+            looked: 0,
             backlogs: HashMap::new(),
             next_ticket: 0,
         }
@@ -129,6 +132,7 @@ impl AdmissionQueue {
     /// Lets `waiting` wait; the caller checked that it may.
     pub(crate) fn push(&mut self, mut waiting: Waiting, kv: &KvCache) {
         waiting.added_tokens = self.missing(&waiting, kv);
+        waiting.sight = Sight::of(&waiting.distinct, kv);
         let tenant = waiting.submission.tenant;
         self.rounds.join(tenant);
         self.backlogs.entry(tenant).or_default().join(waiting.distinct(), kv);
@@ -169,7 +173,8 @@ impl AdmissionQueue {
 
     /// Looks up what the cache holds for everybody who waits.
     pub(crate) fn look(&mut self, kv: &KvCache) {
-        if self.policy != AdmissionPolicy::Fcfs {
+        if self.policy != AdmissionPolicy::Fcfs && self.looked != kv.generation() {
+            self.looked = kv.generation();
             for waiting in self.waiting.values_mut() {
                 waiting.sight = Sight::of(&waiting.distinct, kv);
             }
@@ -251,6 +256,20 @@ impl AdmissionQueue {
             assert!(backlog.num_tokens() == 0, "who waits for nothing has no backlog");
             self.backlogs.remove(&tenant);
             self.rounds.leave(tenant);
+        }
+    }
+
+    /// Asserts that the tenants that wait have a turn and a backlog each, and that every sight is that of the cache, if
+    /// the cache is as it was at the last look.
+    pub(crate) fn check_invariants(&self, kv: &KvCache) {
+        let tenants: HashSet<TenantSalt> =
+            self.waiting.values().map(|waiting| waiting.submission.tenant).collect();
+        assert!(self.backlogs.len() == tenants.len() && self.rounds.len() == tenants.len(), "one each");
+        assert!(tenants.iter().all(|tenant| self.backlogs.contains_key(tenant)), "of those who wait");
+        if self.policy != AdmissionPolicy::Fcfs && self.looked == kv.generation() {
+            for waiting in self.waiting.values() {
+                assert_eq!(waiting.sight, Sight::of(&waiting.distinct, kv), "a look lasts a generation");
+            }
         }
     }
 

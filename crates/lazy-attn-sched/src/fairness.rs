@@ -58,6 +58,11 @@ impl Rounds {
         }
     }
 
+    /// Tenants that wait.
+    pub(crate) fn len(&self) -> usize {
+        self.ring.len()
+    }
+
     /// The first visit that can pay for its tenant's offer.
     pub(crate) fn next(&self, offers: &Offers) -> Option<Visit> {
         let visit = |(place, turn): (usize, &Turn)| {
@@ -148,7 +153,7 @@ mod tests {
         assert_eq!(rounds.ring[0].allowance, 9);
         rounds.leave(tenant(0));
         rounds.join(tenant(0));
-        assert_eq!((rounds.ring.len(), rounds.ring[0].allowance), (1, 10));
+        assert_eq!((rounds.len(), rounds.ring[0].allowance), (1, 10));
     }
 
     proptest! {

@@ -244,6 +244,7 @@ impl Scheduler {
     /// If an invariant does not hold.
     pub fn check_invariants(&self) {
         self.kv.check_invariants();
+        self.queue.check_invariants(&self.kv);
         for (handle, leader) in self.fills.leaders() {
             assert!(self.running.contains(leader), "{leader} fills {handle:?} but does not run");
             assert!(self.kv.state(handle) != FillState::Complete, "{handle:?} is complete and still filled");

@@ -8,8 +8,10 @@
 //! | the KV memory could never hold it | `INVALID_ARGUMENT` | `KV_NEVER_FITS` | `BadRequest`, numbers |
 //! | another model is loaded | `NOT_FOUND` | `UNKNOWN_MODEL` | `ResourceInfo` |
 //! | the queue is full | `RESOURCE_EXHAUSTED` | `QUEUE_FULL` | `QuotaFailure`, `RetryInfo` |
+//! | too many prompt tokens wait | `RESOURCE_EXHAUSTED` | `BACKLOG_FULL` | `QuotaFailure`, `RetryInfo` |
 //! | draining | `UNAVAILABLE` | `DRAINING` | `RetryInfo` |
 //! | the engine is gone | `UNAVAILABLE` | `SHUT_DOWN` | `RetryInfo` |
+//! | the deadline cannot be met | `DEADLINE_EXCEEDED` | `DEADLINE_UNMEETABLE` | |
 //! | the deadline passed | `DEADLINE_EXCEEDED` | `DEADLINE_PASSED` | the deadline |
 //! | no key or a wrong one | `UNAUTHENTICATED` | `WRONG_API_KEY` | |
 //! | the executor failed | `INTERNAL` | `EXECUTOR_FAILED` | |
@@ -64,11 +66,13 @@ pub fn of_engine_error(error: &EngineError) -> Status {
             let numbers = [("needed_blocks", *needed_blocks), ("total_blocks", *total_blocks)];
             invalid("KV_NEVER_FITS", "parts", message, &numbers)
         }
-        EngineError::QueueFull { .. } => {
-            let mut details = info("QUEUE_FULL", &[]);
-            details.add_quota_failure_violation("requests waiting", &message);
-            details.set_retry_info(Some(RETRY_WHEN_FULL));
-            status(Code::ResourceExhausted, message, details)
+        EngineError::QueueFull { .. } => exhausted("QUEUE_FULL", "requests waiting", message),
+        EngineError::BacklogFull { .. } => exhausted("BACKLOG_FULL", "prompt tokens waiting", message),
+        EngineError::DeadlineUnmeetable { .. } => {
+            status(Code::DeadlineExceeded, message, info("DEADLINE_UNMEETABLE", &[]))
+        }
+        EngineError::DeadlineExceeded { .. } => {
+            status(Code::DeadlineExceeded, message, info("DEADLINE_PASSED", &[]))
         }
         EngineError::ShutDown => unavailable("SHUT_DOWN", message),
         _ => internal("EXECUTOR_FAILED", message),
@@ -97,6 +101,13 @@ pub(crate) fn wrong_api_key() -> Status {
 
 pub(crate) fn internal(reason: &str, message: String) -> Status {
     status(Code::Internal, message, info(reason, &[]))
+}
+
+fn exhausted(reason: &str, subject: &str, message: String) -> Status {
+    let mut details = info(reason, &[]);
+    details.add_quota_failure_violation(subject, &message);
+    details.set_retry_info(Some(RETRY_WHEN_FULL));
+    status(Code::ResourceExhausted, message, details)
 }
 
 fn unavailable(reason: &str, message: String) -> Status {
@@ -160,6 +171,15 @@ mod tests {
     fn what_may_be_tried_again_says_when() {
         let cases = [
             (of_engine_error(&EngineError::QueueFull { waiting: 3 }), Code::ResourceExhausted, "QUEUE_FULL"),
+            (
+                of_engine_error(&EngineError::BacklogFull {
+                    waiting_tokens: 9,
+                    needed_tokens: 2,
+                    max_tokens: 10,
+                }),
+                Code::ResourceExhausted,
+                "BACKLOG_FULL",
+            ),
             (of_engine_error(&EngineError::ShutDown), Code::Unavailable, "SHUT_DOWN"),
             (draining(), Code::Unavailable, "DRAINING"),
         ];
