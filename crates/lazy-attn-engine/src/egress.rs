@@ -77,6 +77,10 @@ impl LiveRequest {
     /// A sample starts to run; the first one tells how every part was found.
     pub(crate) fn admit(&mut self, found: &[Found], now: Timestamp) {
         self.num_admitted += 1;
+        if self.num_admitted == self.job.sequences.len() {
+            // Before the event: a reader that knows of the start may count on the free place.
+            self.place = None;
+        }
         if self.num_admitted == 1 {
             self.times.admitted = Some(now);
             let parts: Vec<ResolvedPart> = self.job.parts.iter().map(|part| resolved(part, found)).collect();
@@ -84,9 +88,6 @@ impl LiveRequest {
             let reused = reused.filter(|(part, own)| own.is_document && part.outcome != PartOutcome::Miss);
             self.documents_reused = reused.count() as u32;
             self.send(Event::Started { request: self.job.request, parts, seed: self.job.seed });
-        }
-        if self.num_admitted == self.job.sequences.len() {
-            self.place = None;
         }
     }
 

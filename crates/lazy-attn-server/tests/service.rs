@@ -99,8 +99,8 @@ async fn a_drain_refuses_the_new_finishes_the_old_and_ends() {
         has_done |= matches!(message.event, Some(lazy_attn_proto::v1::generate_response::Event::Done(_)));
     }
     assert!(has_done);
-    timeout(PATIENCE, rig.serving).await.unwrap().unwrap().unwrap();
-    let options = ClientOptions { url: rig.url, api_key: None };
+    timeout(PATIENCE, &mut rig.serving).await.unwrap().unwrap().unwrap();
+    let options = ClientOptions { url: rig.url.clone(), api_key: None };
     assert!(Client::connect(options).await.is_err(), "somebody still listens");
 }
 
@@ -118,7 +118,7 @@ async fn losing_the_engine_ends_the_server_with_an_error() {
     };
     assert_eq!((status.code(), reason(&status).as_str()), (Code::Unavailable, "SHUT_DOWN"));
     drop(stream);
-    let result = timeout(PATIENCE, rig.serving).await.unwrap().unwrap();
+    let result = timeout(PATIENCE, &mut rig.serving).await.unwrap().unwrap();
     assert!(matches!(result, Err(ServeError::EngineLost)), "{result:?}");
 }
 
