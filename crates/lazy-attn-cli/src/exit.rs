@@ -6,7 +6,7 @@
 //! | 1 | a check failed: a wrong answer in `demo`, a finding in `doctor`; `serve` was stopped with requests in flight |
 //! | 2 | usage or bad input: an argument, a file or a request |
 //! | 3 | the model cannot be loaded |
-//! | 4 | the request does not fit the model's context, the KV memory or the queue |
+//! | 4 | the request does not fit the model's context, the KV memory, the queue or its deadline |
 //! | 5 | internal: the executor or the engine failed |
 //! | 6 | the server cannot be reached, is draining or ended the request |
 
@@ -124,7 +124,10 @@ impl From<EngineError> for Failure {
             EngineError::Param(_) | EngineError::Invalid { .. } => Exit::Usage,
             EngineError::ContextTooLong { .. }
             | EngineError::NeverFits { .. }
-            | EngineError::QueueFull { .. } => Exit::TooLarge,
+            | EngineError::QueueFull { .. }
+            | EngineError::BacklogFull { .. }
+            | EngineError::DeadlineUnmeetable { .. }
+            | EngineError::DeadlineExceeded { .. } => Exit::TooLarge,
             _ => Exit::Internal,
         };
         Failure::caused(exit, error)
@@ -157,11 +160,12 @@ impl From<Status> for Failure {
         let details = status.get_error_details();
         let reason = details.error_info().map_or("", |info| info.reason.as_str());
         let exit = match (status.code(), reason) {
-            (Code::ResourceExhausted, _) | (_, "CONTEXT_TOO_LONG" | "KV_NEVER_FITS") => Exit::TooLarge,
+            (Code::ResourceExhausted | Code::DeadlineExceeded, _)
+            | (_, "CONTEXT_TOO_LONG" | "KV_NEVER_FITS") => Exit::TooLarge,
             (Code::InvalidArgument | Code::NotFound | Code::Unauthenticated | Code::OutOfRange, _) => {
                 Exit::Usage
             }
-            (Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled, _) => Exit::Server,
+            (Code::Unavailable | Code::Cancelled, _) => Exit::Server,
             _ => Exit::Internal,
         };
         Failure::new(exit, format!("the server answered: {}", status.message()))
@@ -170,6 +174,8 @@ impl From<Status> for Failure {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -177,6 +183,12 @@ mod tests {
         for error in [
             EngineError::NeverFits { needed_blocks: 2, total_blocks: 1 },
             EngineError::QueueFull { waiting: 1 },
+            EngineError::BacklogFull { waiting_tokens: 9, needed_tokens: 2, max_tokens: 10 },
+            EngineError::DeadlineUnmeetable {
+                estimate: Duration::from_secs(2),
+                left: Duration::from_secs(1),
+            },
+            EngineError::DeadlineExceeded { late: Duration::from_secs(1) },
             EngineError::Invalid { field: "parts".into(), problem: "x".into() },
             EngineError::Executor("x".into()),
         ] {

@@ -155,6 +155,20 @@ impl EngineHandle {
         Ok(RequestStream::new(id, receiver, self.commands.clone()))
     }
 
+    /// Whether a request submitted now would find a free place to wait; never waits itself. A caller that does work
+    /// before [`EngineHandle::submit`] asks first, so that an overloaded engine refuses fast.
+    ///
+    /// # Errors
+    /// [`EngineError::QueueFull`] if [`EngineConfig::max_waiting`] requests wait already.
+    pub fn check_room(&self) -> Result<(), EngineError> {
+        let waiting = self.shared.num_waiting.load(Ordering::SeqCst);
+        if waiting < self.shared.config.max_waiting {
+            Ok(())
+        } else {
+            Err(EngineError::QueueFull { waiting })
+        }
+    }
+
     /// The statistics after the last step; never waits.
     #[must_use]
     pub fn stats(&self) -> EngineStats {

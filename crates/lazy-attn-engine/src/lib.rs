@@ -33,6 +33,8 @@ pub use config::EngineConfig;
 pub use error::EngineError;
 pub use flatten::flatten;
 pub use handle::{Engine, EngineHandle, EngineParts};
+/// What [`EngineParts`] takes.
+pub use lazy_attn_text::Tokenizer;
 pub use request::{
     CacheUse, Event, FinishReason, GenerateRequest, GeneratedToken, Part, PartContent, PartOutcome,
     ResolvedPart, Timing, TokenLogprob, Usage,

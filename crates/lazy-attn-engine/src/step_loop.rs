@@ -1,12 +1,13 @@
 //! Plan, execute, commit, over and over, on one thread.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use lazy_attn_sched::{Outcome, SchedError, Scheduler, StepPlan, Submission, Work};
-use lazy_attn_types::{ExecError, Executor, RequestId, SequenceId, StepOutput, Timestamp};
+use lazy_attn_types::{ExecError, Executor, RequestId, SequenceId, StepInput, StepOutput, Timestamp};
 
 use crate::command::{Command, Job};
 use crate::egress::LiveRequest;
@@ -168,7 +169,7 @@ impl StepLoop {
     fn execute(&mut self, plan: &StepPlan) -> Result<StepOutput, ExecError> {
         let input = flatten(plan);
         let num_logits = input.output_tokens.len() * self.executor.info().vocab_size as usize;
-        let output = self.executor.execute(&input)?;
+        let output = run_guarded(&mut *self.executor, &input)?;
         if output.logits.len() != num_logits {
             let got = output.logits.len();
             return Err(ExecError::Failed(format!("it returned {got} logits instead of {num_logits}")));
@@ -254,6 +255,16 @@ impl StepLoop {
         // A panic elsewhere leaves plain numbers behind.
         *self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner) = self.stats;
     }
+}
+
+/// A panic of the executor costs the requests of its step, as an error would. Nothing such a step would have written is
+/// read afterwards, so what the unwinding left half done does not matter.
+fn run_guarded(executor: &mut dyn Executor, input: &StepInput) -> Result<StepOutput, ExecError> {
+    catch_unwind(AssertUnwindSafe(|| executor.execute(input))).unwrap_or_else(|panic| {
+        let message = panic.downcast_ref::<String>().map(String::as_str);
+        let message = message.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+        Err(ExecError::Failed(format!("it panicked: {message}")))
+    })
 }
 
 fn refusal(error: SchedError) -> EngineError {

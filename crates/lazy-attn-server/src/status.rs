@@ -9,6 +9,7 @@
 //! | another model is loaded | `NOT_FOUND` | `UNKNOWN_MODEL` | `ResourceInfo` |
 //! | the queue is full | `RESOURCE_EXHAUSTED` | `QUEUE_FULL` | `QuotaFailure`, `RetryInfo` |
 //! | too many prompt tokens wait | `RESOURCE_EXHAUSTED` | `BACKLOG_FULL` | `QuotaFailure`, `RetryInfo` |
+//! | too many requests wait to be read | `RESOURCE_EXHAUSTED` | `INTAKE_FULL` | `QuotaFailure`, `RetryInfo` |
 //! | draining | `UNAVAILABLE` | `DRAINING` | `RetryInfo` |
 //! | the engine is gone | `UNAVAILABLE` | `SHUT_DOWN` | `RetryInfo` |
 //! | the deadline cannot be met | `DEADLINE_EXCEEDED` | `DEADLINE_UNMEETABLE` | |
@@ -77,6 +78,10 @@ pub fn of_engine_error(error: &EngineError) -> Status {
         EngineError::ShutDown => unavailable("SHUT_DOWN", message),
         _ => internal("EXECUTOR_FAILED", message),
     }
+}
+
+pub(crate) fn intake_full() -> Status {
+    exhausted("INTAKE_FULL", "requests being read", "too many requests wait to be read; try again".to_owned())
 }
 
 pub(crate) fn draining() -> Status {

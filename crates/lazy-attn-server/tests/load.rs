@@ -75,7 +75,8 @@ async fn a_deadline_ends_a_stream_after_its_headers_and_frees_its_blocks() {
     let rig = start(Options::default()).await;
     let mut client = rig.client().await;
     rig.latch.shut();
-    let timeout = Some(Duration::from_millis(300));
+    // Long enough for the headers on a busy machine: the test is about what comes after them.
+    let timeout = Some(Duration::from_secs(2));
     let mut stream = client.generate(request(&[document(0)], &[5], 4000), timeout).await.unwrap();
     let status = loop {
         match stream.message().await {
@@ -124,4 +125,21 @@ async fn a_request_that_cannot_fit_fails_alone() {
     assert_eq!(details.error_info().unwrap().metadata["total_blocks"], "8");
     rig.latch.open();
     assert_eq!(common::collect(running).await.unwrap().token_ids, expected(&[], &[5], 40));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_scheduler_knows_the_deadline_and_refuses_what_is_late_while_it_waits() {
+    let engine = EngineConfig { max_running: 1, ..EngineConfig::default() };
+    let rig = start(Options { engine, ..Options::default() }).await;
+    let mut client = rig.client().await;
+    rig.latch.shut();
+    let mut running = client.generate(request(&[], &[5], 40), None).await.unwrap();
+    admitted(&mut running).await;
+    let timeout = Some(Duration::from_secs(2));
+    let mut late = client.generate(request(&[], &[6], 4), timeout).await.unwrap();
+    let status = late.message().await.unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
+    rig.latch.open();
+    assert_eq!(common::collect(running).await.unwrap().token_ids, expected(&[], &[5], 40));
+    rig.baseline().await;
 }

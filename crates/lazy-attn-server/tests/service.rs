@@ -105,6 +105,26 @@ async fn a_drain_refuses_the_new_finishes_the_old_and_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn somebody_who_watches_the_health_sees_the_drain_and_then_the_end() {
+    let mut rig = start(Options::default()).await;
+    let channel = Channel::from_shared(rig.url.clone()).unwrap().connect().await.unwrap();
+    let request = HealthCheckRequest { service: GENERATION.to_owned() };
+    let mut watch = HealthClient::new(channel).watch(request).await.unwrap().into_inner();
+    let mut seen = vec![watch.message().await.unwrap().unwrap().status()];
+    rig.drain.take().unwrap().send(()).unwrap();
+    let rest = async {
+        while let Ok(Some(message)) = watch.message().await {
+            seen.push(message.status());
+        }
+    };
+    timeout(PATIENCE, rest).await.unwrap();
+    // A watcher may miss a state that is followed by another at once, but not what it began with.
+    assert_eq!(seen[0], ServingStatus::Serving);
+    assert!(seen[1..].iter().all(|&status| status == ServingStatus::NotServing), "{seen:?}");
+    timeout(PATIENCE, &mut rig.serving).await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn losing_the_engine_ends_the_server_with_an_error() {
     let mut rig = start(Options::default()).await;
     let mut client = rig.client().await;

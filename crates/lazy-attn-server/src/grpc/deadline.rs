@@ -31,6 +31,11 @@ impl Deadline {
         Ok(Deadline { timeout, at: Instant::now().checked_add(timeout) })
     }
 
+    /// What is left of it; `None` if there is no end.
+    pub(super) fn left(self) -> Option<Duration> {
+        self.at.map(|at| at.saturating_duration_since(Instant::now()))
+    }
+
     /// Resolves with the status of a request that is not over when it passes.
     pub(super) async fn passed(self) -> Status {
         match self.at {

@@ -15,6 +15,7 @@ use tonic::{Request, Response, Status};
 
 use super::deadline::Deadline;
 use super::gate::{Gate, InFlight};
+use super::slots::IntakeSlots;
 use crate::convert::{ChatRenderer, Converted, Defaults, Limits, Reply, RequestConverter};
 use crate::status;
 use crate::tenants::Caller;
@@ -29,10 +30,16 @@ pub(super) struct Intake {
     pub(super) limits: Limits,
     pub(super) defaults: Defaults,
     pub(super) chat: Arc<dyn ChatRenderer + Send + Sync>,
+    pub(super) slots: IntakeSlots,
 }
 
 impl Intake {
-    fn submit(&self, message: v1::GenerateRequest, tenant: TenantSalt) -> Result<Admitted, Status> {
+    fn submit(
+        &self,
+        message: v1::GenerateRequest,
+        tenant: TenantSalt,
+        deadline: Deadline,
+    ) -> Result<Admitted, Status> {
         let converter = RequestConverter {
             model: &self.model,
             limits: self.limits,
@@ -40,7 +47,9 @@ impl Intake {
             chat: &*self.chat,
         };
         let converted = converter.convert(message, tenant);
-        let Converted { request, reply } = converted.map_err(|error| status::of_convert_error(&error))?;
+        let Converted { mut request, reply } = converted.map_err(|error| status::of_convert_error(&error))?;
+        // The scheduler refuses early what cannot be in time, and does not start what is late already.
+        request.timeout = deadline.left();
         let stream = self.handle.submit(request).map_err(|error| status::of_engine_error(&error))?;
         Ok(Admitted { stream, reply })
     }
@@ -71,9 +80,14 @@ impl GenerationService for GenerationApi {
         let message = request.into_inner();
         // Tokenising is work: it must not hold up the streams of this thread. If the caller leaves meanwhile, the
         // result is dropped, which cancels the request.
-        let submitted = spawn_blocking(move || intake.submit(message, tenant));
+        intake.handle.check_room().map_err(|error| status::of_engine_error(&error))?;
         let submitted = async move {
-            submitted
+            let slot = intake.slots.enter().await?;
+            let submit = move || {
+                let _slot = slot;
+                intake.submit(message, tenant, deadline)
+            };
+            spawn_blocking(submit)
                 .await
                 .map_err(|_| status::internal("INTAKE_FAILED", "the request was not read".into()))?
         };

@@ -3,6 +3,7 @@
 //! * `bind`: which addresses are listened on.
 //! * `deadline`: when a request has to end.
 //! * `gate`: what is in flight, and whether more may come.
+//! * `slots`: how many requests are read at once.
 //! * `generation`, `engine`: the services.
 //! * `server`: all of them on one listener, until it is told to drain.
 
@@ -12,6 +13,7 @@ mod engine;
 mod gate;
 mod generation;
 mod server;
+mod slots;
 
 pub use bind::{Exposure, bind};
 pub use server::{Reflection, Server, ServerOptions};

@@ -18,6 +18,7 @@ use tonic_health::server::{HealthReporter, health_reporter};
 use super::engine::EngineApi;
 use super::gate::Gate;
 use super::generation::{GenerationApi, Intake};
+use super::slots::IntakeSlots;
 use crate::convert::{ChatRenderer, Defaults, Limits};
 use crate::{ServeError, Tenants};
 
@@ -29,7 +30,7 @@ const MAX_HEADER_BYTES: u32 = 16 << 10;
 /// After this long without a sign of life a connection is asked for one, and ended if it gives none, so that requests
 /// of a machine that vanished are cancelled.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
-/// How long connections may take to close after the last request; watchers of health never close theirs.
+/// How long connections may take to close after the last request.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Whether the API describes itself to tools such as grpcurl.
@@ -78,7 +79,7 @@ impl Server {
             model: model.clone(),
             default_attention: defaults.attention,
         };
-        let intake = Arc::new(Intake { handle, model, limits, defaults, chat });
+        let intake = Arc::new(Intake { handle, model, limits, defaults, chat, slots: IntakeSlots::new() });
         let generation = GenerationServiceServer::new(GenerationApi { intake, gate: gate.clone() })
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
@@ -113,7 +114,7 @@ impl Server {
         listener: TcpListener,
         drain: impl Future<Output = ()>,
     ) -> Result<(), ServeError> {
-        let Server { router, health, gate } = self;
+        let Server { router, mut health, gate } = self;
         report(&health, ServingStatus::Serving).await;
         let (close, closing) = oneshot::channel::<()>();
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
@@ -134,6 +135,10 @@ impl Server {
             () = gate.empty() => {}
         }
         let _ = close.send(());
+        for name in HEALTH_NAMES {
+            // Ends the streams of those who watch it, which would keep their connections open.
+            health.clear_service_status(name).await;
+        }
         if let Ok(closed) = timeout(CLOSE_TIMEOUT, serving).await {
             closed?;
         }

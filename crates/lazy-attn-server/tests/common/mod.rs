@@ -5,7 +5,7 @@
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use lazy_attn_engine::{Engine, EngineConfig, EngineHandle, EngineParts, Part as EnginePart};
+use lazy_attn_engine::{Engine, EngineConfig, EngineHandle, EngineParts, Part as EnginePart, Tokenizer};
 use lazy_attn_proto::v1::{self, generate_response::Event, inline_document, part};
 use lazy_attn_proto::{Client, ClientOptions};
 use lazy_attn_server::convert::{ChatPrompt, ChatRenderer, Collector, Defaults, Limits};
@@ -13,7 +13,6 @@ use lazy_attn_server::{
     ApiKeys, Exposure, Reflection, ServeError, Server, ServerOptions, TenantSecret, Tenants, bind,
 };
 use lazy_attn_testkit::{FakeConfig, FakeExecutor, Part};
-use lazy_attn_text::Tokenizer;
 use lazy_attn_types::{
     AttentionMode, BpeVocab, ExecError, Executor, ExecutorInfo, SegmentKind, SpecialTokens, StepInput,
     StepOutput, TokenId, TokenizerSource,
