@@ -5,7 +5,7 @@
 use lazy_attn_kv::{
     EvictionPolicy, KvCache, KvConfig, KvError, RecomputeCost, ReserveRequest, Scope, SegmentNeed,
 };
-use lazy_attn_types::{BlockSize, Fingerprint, KeySpace, TenantSalt, Timestamp, TokenId};
+use lazy_attn_types::{BlockSize, Fingerprint, KeySpace, SegmentKind, TenantSalt, Timestamp, TokenId};
 
 fn main() -> Result<(), KvError> {
     let config = KvConfig {
@@ -21,6 +21,7 @@ fn main() -> Result<(), KvError> {
         let need = SegmentNeed {
             scope: Scope::Shared,
             key: keys.document(&tokens),
+            kind: SegmentKind::Document,
             num_tokens: 90,
             cost: RecomputeCost::of_prefill(90, 0),
         };

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use lazy_attn_types::{BlockSize, SegmentHandle, SegmentKey, Timestamp};
+use lazy_attn_types::{BlockSize, SegmentHandle, SegmentKey, SegmentKind, Timestamp};
 
 use crate::entry::{Address, Entry};
 use crate::policy::EvictionQueue;
@@ -270,6 +270,7 @@ impl KvCache {
             self.generation += 1;
             assert!(entry.num_refs == 0 && entry.num_pins == 0, "{handle:?} is dropped while it is in use");
             self.by_address.remove(&entry.address);
+            self.counters.documents -= usize::from(entry.kind == SegmentKind::Document);
             self.pool.release(entry.lease);
         }
     }

@@ -1,6 +1,6 @@
 //! A resident segment, as the cache keeps it.
 
-use lazy_attn_types::{SegmentKey, Timestamp};
+use lazy_attn_types::{SegmentKey, SegmentKind, Timestamp};
 
 use crate::policy::{Rank, Worth};
 use crate::{BlockLease, FillState, RecomputeCost, Scope};
@@ -11,6 +11,7 @@ pub(crate) type Address = (Scope, SegmentKey);
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) address: Address,
+    pub(crate) kind: SegmentKind,
     pub(crate) lease: BlockLease,
     pub(crate) num_tokens: u32,
     pub(crate) state: FillState,

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use lazy_attn_types::{SegmentHandle, Timestamp};
+use lazy_attn_types::{SegmentHandle, SegmentKind, Timestamp};
 
 use crate::entry::{Address, Entry};
 use crate::{
@@ -91,6 +91,7 @@ impl KvCache {
         let handle = self.new_handle();
         let mut entry = Entry {
             address: (need.scope, need.key),
+            kind: need.kind,
             lease,
             num_tokens: need.num_tokens,
             state: FillState::Filling { computed: 0 },
@@ -106,6 +107,7 @@ impl KvCache {
         self.entries.insert(handle, entry);
         self.generation += 1;
         self.counters.count(Found::Miss);
+        self.counters.documents += usize::from(need.kind == SegmentKind::Document);
         ReservedSegment { reference: SegmentRef { handle }, found: Found::Miss }
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lazy_attn_types::{BlockId, RequestId, SegmentHandle, SegmentKey};
+use lazy_attn_types::{BlockId, RequestId, SegmentHandle, SegmentKey, SegmentKind};
 
 use crate::{BlockLease, RecomputeCost};
 
@@ -22,6 +22,8 @@ pub struct SegmentNeed {
     pub scope: Scope,
     /// Its content.
     pub key: SegmentKey,
+    /// What it is, for the statistics.
+    pub kind: SegmentKind,
     /// Its length, at least 1.
     pub num_tokens: u32,
     /// What it would cost to make again once evicted.

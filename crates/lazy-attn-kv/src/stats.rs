@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use lazy_attn_types::SegmentKind;
+
 use crate::{FillState, Found, KvCache, Scope};
 
 /// What the cache holds and has done.
@@ -19,6 +21,8 @@ pub struct KvStats {
     pub blocks_pinned: u32,
     /// Resident segments, filling ones included.
     pub segments: usize,
+    /// Of them, documents.
+    pub documents: usize,
     /// Bytes of all owned blocks.
     pub bytes: u64,
     /// Needed segments that were resident.
@@ -37,6 +41,7 @@ pub(crate) struct Counters {
     pub(crate) evictable_blocks: u32,
     pub(crate) pinned_blocks: u32,
     pub(crate) tail_blocks: u32,
+    pub(crate) documents: usize,
     pub(crate) hits: u64,
     pub(crate) joins: u64,
     pub(crate) misses: u64,
@@ -66,6 +71,7 @@ impl KvCache {
             blocks_leased: total - free - self.counters.cached_blocks,
             blocks_pinned: self.counters.pinned_blocks,
             segments: self.entries.len(),
+            documents: self.counters.documents,
             bytes: u64::from(total - free) * bytes_per_block,
             hits: self.counters.hits,
             joins: self.counters.joins,
@@ -112,6 +118,8 @@ impl KvCache {
         assert_eq!(self.by_address.len(), self.entries.len(), "every address has a segment");
         let counted = (counters.cached_blocks, counters.evictable_blocks, counters.pinned_blocks);
         assert_eq!(counted, (cached, evictable, pinned), "(cached, evictable, pinned) as counted");
+        let documents = self.entries.values().filter(|entry| entry.kind == SegmentKind::Document);
+        assert_eq!(counters.documents, documents.count(), "documents as counted");
         let leased = held - cached + counters.tail_blocks;
         let total = self.pool.num_blocks();
         assert_eq!(self.pool.num_free() + cached + leased, total, "free + cached + leased = total");

@@ -6,7 +6,7 @@ use lazy_attn_kv::{
     EvictionPolicy, FillState, Found, KvCache, KvConfig, KvError, RecomputeCost, Reservation, ReserveRequest,
     Scope, SegmentNeed,
 };
-use lazy_attn_types::{BlockSize, RequestId, SegmentKey, Timestamp};
+use lazy_attn_types::{BlockSize, RequestId, SegmentKey, SegmentKind, Timestamp};
 
 const NOW: Timestamp = Timestamp(0);
 
@@ -26,7 +26,7 @@ fn key(name: u8) -> SegmentKey {
 
 fn need(name: u8, num_tokens: u32) -> SegmentNeed {
     let cost = RecomputeCost::of_prefill(num_tokens, 0);
-    SegmentNeed { scope: Scope::Shared, key: key(name), num_tokens, cost }
+    SegmentNeed { scope: Scope::Shared, key: key(name), kind: SegmentKind::Document, num_tokens, cost }
 }
 
 fn reserve(cache: &mut KvCache, segments: &[SegmentNeed], tail_tokens: u32) -> Result<Reservation, KvError> {

@@ -5,7 +5,7 @@
 use lazy_attn_kv::{
     EvictionPolicy, FillState, KvCache, KvConfig, RecomputeCost, ReserveRequest, Scope, SegmentNeed,
 };
-use lazy_attn_types::{BlockSize, SegmentKey, Timestamp};
+use lazy_attn_types::{BlockSize, SegmentKey, SegmentKind, Timestamp};
 
 const NUM_DOCUMENTS: usize = 400;
 const NUM_QUERIES: u64 = 20_000;
@@ -35,7 +35,8 @@ fn documents(rng: &mut Rng) -> Vec<SegmentNeed> {
             let mut bytes = [0; 32];
             bytes[..8].copy_from_slice(&name.to_le_bytes());
             let cost = RecomputeCost::of_prefill(num_tokens, 0);
-            SegmentNeed { scope: Scope::Shared, key: SegmentKey::from_bytes(bytes), num_tokens, cost }
+            let key = SegmentKey::from_bytes(bytes);
+            SegmentNeed { scope: Scope::Shared, key, kind: SegmentKind::Document, num_tokens, cost }
         })
         .collect()
 }

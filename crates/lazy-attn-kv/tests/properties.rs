@@ -8,7 +8,7 @@ use lazy_attn_kv::{
     EvictionPolicy, FillState, KvCache, KvConfig, RecomputeCost, Reservation, ReserveRequest, Scope,
     SegmentNeed,
 };
-use lazy_attn_types::{BlockSize, RequestId, SegmentKey, Timestamp};
+use lazy_attn_types::{BlockSize, RequestId, SegmentKey, SegmentKind, Timestamp};
 use proptest::prelude::*;
 
 const NUM_BLOCKS: u32 = 24;
@@ -50,7 +50,9 @@ fn need(name: u8, is_private: bool) -> SegmentNeed {
     // Lengths 1..=28 around block boundaries, fixed by the name.
     let num_tokens = u32::from(name) * 3 + 1;
     let scope = if is_private { Scope::Private(RequestId(u64::from(name) % 2)) } else { Scope::Shared };
-    SegmentNeed { scope, key: key(name), num_tokens, cost: RecomputeCost::of_prefill(num_tokens, 0) }
+    // Both kinds, fixed by the name.
+    let kind = if name.is_multiple_of(2) { SegmentKind::Document } else { SegmentKind::Text };
+    SegmentNeed { scope, key: key(name), kind, num_tokens, cost: RecomputeCost::of_prefill(num_tokens, 0) }
 }
 
 impl World {

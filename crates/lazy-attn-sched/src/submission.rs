@@ -46,7 +46,7 @@ impl Submission {
             };
             num_earlier += num_tokens;
             let cost = RecomputeCost::of_prefill(num_tokens, num_visible);
-            SegmentNeed { scope: self.scope, key: segment.key(), num_tokens, cost }
+            SegmentNeed { scope: self.scope, key: segment.key(), kind: segment.kind(), num_tokens, cost }
         };
         self.context.segments().iter().map(need).collect()
     }
