@@ -5,18 +5,19 @@ use std::sync::{Arc, mpsc};
 
 use lazy_attn_types::{RequestId, SequenceId, Timestamp};
 use tokio::sync::mpsc::UnboundedSender;
+use tracing::Span;
 
 use crate::intake::Prepared;
 use crate::sample::Sample;
-use crate::{EngineError, EngineStats, Event};
+use crate::{CancelCause, EngineError, EngineStats, Event};
 
 /// A message to the loop; messages of one sender arrive in order.
 #[derive(Debug)]
 pub(crate) enum Command {
     /// Start this request.
     Submit(Box<Job>),
-    /// Its reader went away.
-    Cancel(RequestId),
+    /// Its reader gave it up.
+    Cancel(RequestId, CancelCause),
     /// Answer with the statistics, after everything sent before.
     Stats(mpsc::Sender<EngineStats>),
     /// End every request and stop.
@@ -35,6 +36,8 @@ pub(crate) struct Job {
     pub(crate) events: UnboundedSender<Event>,
     pub(crate) submitted: Timestamp,
     pub(crate) place: QueuePlace,
+    /// Of the request, from submitting to its end.
+    pub(crate) span: Span,
 }
 
 /// One of the bounded places of waiting requests; free again when dropped.

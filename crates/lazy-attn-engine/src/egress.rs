@@ -1,17 +1,21 @@
 //! Tokens become events: the state of a request between its steps.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use lazy_attn_kv::Found;
-use lazy_attn_sched::{Outcome, PlannedRun, Work};
-use lazy_attn_types::{SequenceId, Timestamp};
+use lazy_attn_sched::{Outcome, PlannedRun, RunTokens, Work};
+use lazy_attn_types::{SegmentHandle, SegmentKind, SequenceId, Timestamp};
 use tokio::sync::mpsc::UnboundedSender;
+use tracing::Span;
 
 use crate::command::{Job, QueuePlace};
 use crate::intake::PreparedPart;
 use crate::sample::Sample;
 use crate::sampling::{SampleError, SamplingScratch};
-use crate::{EngineError, Event, PartOutcome, ResolvedPart, Timing, Usage};
+use crate::{
+    CancelCause, EngineError, Event, Observation, Observer, PartOutcome, ResolvedPart, Timing, Usage,
+};
 
 /// When things happened to a request.
 #[derive(Debug)]
@@ -20,10 +24,11 @@ struct Times {
     admitted: Option<Timestamp>,
     first_token: Option<Timestamp>,
     last_token: Option<Timestamp>,
+    /// Of each sequence, its last token.
+    last_tokens: Vec<Option<Timestamp>>,
 }
 
 /// A request the loop knows.
-#[derive(Debug)]
 pub(crate) struct LiveRequest {
     job: LiveJob,
     samples: Vec<Sample>,
@@ -35,6 +40,9 @@ pub(crate) struct LiveRequest {
     led_tokens: u32,
     documents_reused: u32,
     times: Times,
+    /// Documents that it began to encode, with the plan of their first step; at most those of its prompt.
+    encoding: Vec<(SegmentHandle, Timestamp)>,
+    observer: Arc<dyn Observer>,
 }
 
 /// What does not change.
@@ -46,11 +54,22 @@ struct LiveJob {
     prompt_tokens: u32,
     seed: u64,
     events: UnboundedSender<Event>,
+    /// Where the documents stand in the context.
+    documents: Vec<usize>,
+    span: Span,
 }
 
 impl LiveRequest {
-    pub(crate) fn new(job: Job) -> LiveRequest {
-        let times = Times { submitted: job.submitted, admitted: None, first_token: None, last_token: None };
+    pub(crate) fn new(job: Job, observer: Arc<dyn Observer>) -> LiveRequest {
+        let times = Times {
+            submitted: job.submitted,
+            admitted: None,
+            first_token: None,
+            last_token: None,
+            last_tokens: vec![None; job.sequences.len()],
+        };
+        let kinds = job.prepared.context.segments().iter().map(|segment| segment.kind());
+        let documents = kinds.enumerate().filter(|&(_, kind)| kind == SegmentKind::Document);
         LiveRequest {
             samples: job.samples,
             num_admitted: 0,
@@ -59,19 +78,28 @@ impl LiveRequest {
             led_tokens: 0,
             documents_reused: 0,
             times,
+            encoding: Vec::new(),
+            observer,
             job: LiveJob {
+                documents: documents.map(|(index, _)| index).collect(),
                 request: job.request,
                 sequences: job.sequences,
                 prompt_tokens: job.prepared.context.num_prompt_tokens(),
                 parts: job.prepared.parts,
                 seed: job.seed,
                 events: job.events,
+                span: job.span,
             },
         }
     }
 
     pub(crate) fn sequences(&self) -> &[SequenceId] {
         &self.job.sequences
+    }
+
+    /// Where the documents stand in the context.
+    pub(crate) fn documents(&self) -> &[usize] {
+        &self.job.documents
     }
 
     /// A sample starts to run; the first one tells how every part was found.
@@ -87,14 +115,41 @@ impl LiveRequest {
             let reused = parts.iter().zip(&self.job.parts);
             let reused = reused.filter(|(part, own)| own.is_document && part.outcome != PartOutcome::Miss);
             self.documents_reused = reused.count() as u32;
+            self.observe_start(&parts, now);
             self.send(Event::Started { request: self.job.request, parts, seed: self.job.seed });
         }
     }
 
-    /// A step does `run` for this request.
-    pub(crate) fn note_run(&mut self, run: &PlannedRun) {
+    fn observe_start(&self, parts: &[ResolvedPart], now: Timestamp) {
+        let queue = Duration::from_micros(now.micros_since(self.times.submitted));
+        self.observer.observe(&Observation::Admitted { queue });
+        for (part, own) in parts.iter().zip(&self.job.parts).filter(|(_, own)| own.is_document) {
+            let num_tokens = own.num_tokens;
+            self.observer.observe(&Observation::Document { outcome: part.outcome, num_tokens });
+        }
+        let documents_reused = self.documents_reused;
+        tracing::debug!(parent: &self.job.span, queue_micros = queue.as_micros(), documents_reused, "admitted");
+    }
+
+    /// A step planned `now` does `run` for this request.
+    pub(crate) fn note_run(&mut self, run: &PlannedRun, now: Timestamp) {
+        if run.work == Work::Encode && run.first_local == 0 {
+            self.encoding.push((run.own.handle, now));
+        }
         if matches!(run.work, Work::Encode | Work::Prefill) {
             self.led_tokens = self.led_tokens.saturating_add(run.num_tokens);
+        }
+    }
+
+    /// `run`, part of a document, is written `now`.
+    pub(crate) fn encoded(&mut self, run: &PlannedRun, now: Timestamp) {
+        let is_whole =
+            matches!(&run.source, RunTokens::OfSegment(all) if run.own.num_tokens as usize == all.len());
+        let started = self.encoding.iter().position(|(handle, _)| *handle == run.own.handle);
+        if let Some(index) = started.filter(|_| is_whole) {
+            let (_, since) = self.encoding.swap_remove(index);
+            let took = Duration::from_micros(now.micros_since(since));
+            self.observer.observe(&Observation::DocumentEncoded { took });
         }
     }
 
@@ -109,8 +164,7 @@ impl LiveRequest {
         // Sequences of a request are numbered in a row.
         let index = (sequence.0 - self.job.sequences[0].0) as usize;
         let sampled = self.samples[index].push(scratch, logits)?;
-        self.times.first_token.get_or_insert(now);
-        self.times.last_token = Some(now);
+        self.observe_token(index, now);
         let index = index as u32;
         let token = sampled.token.chosen.token;
         self.send(Event::Delta { index, text: sampled.text, tokens: vec![sampled.token] });
@@ -120,21 +174,46 @@ impl LiveRequest {
         Ok(Outcome::Finished)
     }
 
+    fn observe_token(&mut self, index: usize, now: Timestamp) {
+        if self.times.first_token.is_none() {
+            self.times.first_token = Some(now);
+            let Timing { time_to_first_token: since_submitted, prefill, .. } = self.times.timing();
+            self.observer.observe(&Observation::FirstToken { since_submitted, prefill });
+            tracing::debug!(parent: &self.job.span, micros = since_submitted.as_micros(), "first token");
+        }
+        self.times.last_token = Some(now);
+        if let Some(last) = self.times.last_tokens[index].replace(now) {
+            let since_last = Duration::from_micros(now.micros_since(last));
+            self.observer.observe(&Observation::NextToken { since_last });
+        }
+    }
+
     /// Whether every sample has ended.
     pub(crate) fn is_done(&self) -> bool {
         self.num_finished == self.job.sequences.len()
     }
 
-    /// Sends the last event of a request that is done.
-    pub(crate) fn done(self) {
+    /// Sends the last event of a request that is done `now`.
+    pub(crate) fn done(self, now: Timestamp) {
         let usage = self.usage();
         let timing = self.times.timing();
+        let since_submitted = Duration::from_micros(now.micros_since(self.times.submitted));
+        self.observer.observe(&Observation::Done { since_submitted, decode: timing.decode });
+        tracing::debug!(parent: &self.job.span, completion_tokens = usage.completion_tokens, "finished");
         self.send(Event::Done { usage, timing });
     }
 
     /// Sends the last event of a request that cannot go on.
     pub(crate) fn fail(self, error: EngineError) {
+        self.observer.observe(&Observation::Failed { error: &error });
+        tracing::debug!(parent: &self.job.span, %error, "failed");
         self.send(Event::Failed(error));
+    }
+
+    /// Its reader gave it up.
+    pub(crate) fn cancelled(self, cause: CancelCause) {
+        self.observer.observe(&Observation::Cancelled { cause });
+        tracing::debug!(parent: &self.job.span, ?cause, "cancelled");
     }
 
     fn usage(&self) -> Usage {

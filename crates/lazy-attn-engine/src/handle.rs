@@ -15,7 +15,10 @@ use crate::intake::Intake;
 use crate::sample::Sample;
 use crate::sampling::SequenceSeed;
 use crate::step_loop::StepLoop;
-use crate::{Clock, EngineConfig, EngineError, EngineStats, GenerateRequest, RequestStream, SystemClock};
+use crate::{
+    Clock, EngineConfig, EngineError, EngineStats, GenerateRequest, Observation, Observer, RequestStream,
+    SystemClock, Unobserved,
+};
 
 /// What an engine is made of.
 pub struct EngineParts {
@@ -27,23 +30,27 @@ pub struct EngineParts {
     pub end_tokens: Vec<TokenId>,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
+    /// Is told what happens.
+    pub observer: Arc<dyn Observer>,
 }
 
 impl EngineParts {
-    /// Parts with the system's clock.
+    /// Parts with the system's clock, unobserved.
     #[must_use]
     pub fn new(
         executor: Box<dyn Executor>,
         tokenizer: Arc<Tokenizer>,
         end_tokens: Vec<TokenId>,
     ) -> EngineParts {
-        EngineParts { executor, tokenizer, end_tokens, clock: Arc::new(SystemClock::new()) }
+        let (clock, observer) = (Arc::new(SystemClock::new()), Arc::new(Unobserved));
+        EngineParts { executor, tokenizer, end_tokens, clock, observer }
     }
 }
 
 /// What the loop and all handles see.
 pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) observer: Arc<dyn Observer>,
     config: EngineConfig,
     pub(crate) stats: Mutex<EngineStats>,
     tokenizer: Arc<Tokenizer>,
@@ -69,7 +76,7 @@ impl Engine {
     /// [`EngineError::Param`] if a bound of `config` cannot work, [`EngineError::Executor`] if the system refuses the
     /// thread.
     pub fn start(parts: EngineParts, config: EngineConfig) -> Result<Engine, EngineError> {
-        let EngineParts { executor, tokenizer, end_tokens, clock } = parts;
+        let EngineParts { executor, tokenizer, end_tokens, clock, observer } = parts;
         let info = executor.info().clone();
         config.validate(&info)?;
         let kv = KvCache::new(KvConfig {
@@ -83,6 +90,7 @@ impl Engine {
         let shared = Arc::new(Shared {
             config,
             clock,
+            observer,
             end_tokens,
             stats: Mutex::new(EngineStats { sched: scheduler.stats(), ..EngineStats::default() }),
             intake: Intake::new(Arc::clone(&tokenizer), info.clone(), config.max_parts),
@@ -134,6 +142,11 @@ impl EngineHandle {
     /// [`EngineError::QueueFull`] if [`EngineConfig::max_waiting`] requests wait already, [`EngineError::ShutDown`]
     /// after the engine's end.
     pub fn submit(&self, request: GenerateRequest) -> Result<RequestStream, EngineError> {
+        self.try_submit(request)
+            .inspect_err(|error| self.shared.observer.observe(&Observation::Failed { error }))
+    }
+
+    fn try_submit(&self, request: GenerateRequest) -> Result<RequestStream, EngineError> {
         let shared = &self.shared;
         let submitted = shared.clock.now();
         // Before the costly part, so that an overloaded engine refuses fast.
@@ -150,7 +163,9 @@ impl EngineHandle {
         };
         let samples = (0..prepared.sampling.n).map(sample).collect();
         let (events, receiver) = unbounded_channel();
-        let job = Job { request: id, sequences, prepared, seed, samples, events, submitted, place };
+        let span = tracing::debug_span!("request", request_id = id.0);
+        tracing::debug!(parent: &span, prompt_tokens = prepared.context.num_prompt_tokens(), "submitted");
+        let job = Job { request: id, sequences, prepared, seed, samples, events, submitted, place, span };
         self.send(Command::Submit(Box::new(job)))?;
         Ok(RequestStream::new(id, receiver, self.commands.clone()))
     }

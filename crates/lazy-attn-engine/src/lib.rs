@@ -10,6 +10,7 @@
 //! * `step_loop`: plan, execute, commit, over and over.
 //! * [`mod@flatten`]: a plan becomes the arrays of the executor.
 //! * [`sampling`], [`stop`]: logits become a token, and the end of a sequence.
+//! * [`observe`]: what the loop tells about itself while it works; [`stats`]: what it has done.
 //! * `egress`: tokens become events; [`stream`]: the reader's end.
 
 pub mod clock;
@@ -20,6 +21,7 @@ mod error;
 pub mod flatten;
 pub mod handle;
 mod intake;
+pub mod observe;
 pub mod request;
 mod sample;
 pub mod sampling;
@@ -35,6 +37,7 @@ pub use flatten::flatten;
 pub use handle::{Engine, EngineHandle, EngineParts};
 /// What [`EngineParts`] takes.
 pub use lazy_attn_text::Tokenizer;
+pub use observe::{CancelCause, Observation, Observer, Unobserved};
 pub use request::{
     CacheUse, Event, FinishReason, GenerateRequest, GeneratedToken, Part, PartContent, PartOutcome,
     ResolvedPart, Timing, TokenLogprob, Usage,

@@ -7,6 +7,8 @@ use lazy_attn_sched::SchedStats;
 pub struct EngineStats {
     /// Sequences running, requests waiting, steps, and the cache.
     pub sched: SchedStats,
+    /// Requests of which a sample has started and one has not ended.
+    pub requests_running: usize,
     /// Requests that ended with [`Event::Done`](crate::Event::Done).
     pub requests_done: u64,
     /// Requests that ended with [`Event::Failed`](crate::Event::Failed).

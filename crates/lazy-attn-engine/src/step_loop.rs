@@ -13,8 +13,9 @@ use crate::command::{Command, Job};
 use crate::egress::LiveRequest;
 use crate::flatten::flatten;
 use crate::handle::Shared;
+use crate::observe::StepMeter;
 use crate::sampling::SamplingScratch;
-use crate::{EngineError, EngineStats};
+use crate::{EngineError, EngineStats, Observation};
 
 /// Whether the loop goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +34,7 @@ pub(crate) struct StepLoop {
     owners: HashMap<SequenceId, RequestId>,
     scratch: SamplingScratch,
     stats: EngineStats,
+    meter: StepMeter,
 }
 
 impl StepLoop {
@@ -43,6 +45,7 @@ impl StepLoop {
         commands: Receiver<Command>,
     ) -> StepLoop {
         StepLoop {
+            meter: StepMeter::new(Arc::clone(&shared.observer)),
             shared,
             executor,
             scheduler,
@@ -97,9 +100,10 @@ impl StepLoop {
     fn handle(&mut self, command: Command) -> Flow {
         match command {
             Command::Submit(job) => self.submit(*job),
-            Command::Cancel(request) => {
-                if self.forget(request).is_some() {
+            Command::Cancel(request, cause) => {
+                if let Some(live) = self.forget(request) {
                     self.stats.requests_cancelled += 1;
+                    live.cancelled(cause);
                 }
             }
             Command::Stats(reply) => {
@@ -125,7 +129,7 @@ impl StepLoop {
             priority: prepared.priority,
             deadline: prepared.timeout.map(|timeout| job.submitted.after(timeout)),
         };
-        let live = LiveRequest::new(job);
+        let live = LiveRequest::new(job, Arc::clone(&self.shared.observer));
         self.owners.extend(live.sequences().iter().map(|&sequence| (sequence, request)));
         self.requests.insert(request, live);
         if let Err(error) = self.scheduler.submit(submission, self.shared.clock.now()) {
@@ -142,15 +146,18 @@ impl StepLoop {
             self.scheduler.commit(plan, &[], now);
             return;
         }
+        self.meter.start();
         for run in &plan.runs {
             if let Some(live) = self.owners.get(&run.sequence).and_then(|owner| self.requests.get_mut(owner))
             {
-                live.note_run(run);
+                live.note_run(run, now);
+                self.meter.plan(run, live.documents());
             }
         }
-        tracing::debug!(step = plan.step, tokens = plan.num_tokens(), running = plan.num_running, "step");
+        let (step, tokens, runs) = (plan.step, plan.num_tokens(), plan.runs.len());
+        let _span = tracing::debug_span!("step", step, tokens, runs, running = plan.num_running).entered();
         match self.execute(&plan) {
-            Ok(output) => self.commit(plan, &output),
+            Ok(output) => self.commit(plan, &output, now),
             Err(error) => self.abort(plan, &error),
         }
     }
@@ -177,8 +184,10 @@ impl StepLoop {
         Ok(output)
     }
 
-    fn commit(&mut self, plan: StepPlan, output: &StepOutput) {
+    /// `plan`, made at `planned`, is done.
+    fn commit(&mut self, plan: StepPlan, output: &StepOutput, planned: Timestamp) {
         let now = self.shared.clock.now();
+        self.meter.commit(&plan, Duration::from_micros(now.micros_since(planned)));
         let vocab_size = self.executor.info().vocab_size;
         let mut outcomes = Vec::new();
         let mut failures = Vec::new();
@@ -206,8 +215,13 @@ impl StepLoop {
             }
         }
         self.stats.tokens_run += u64::from(plan.num_tokens());
-        let encodes = plan.runs.iter().filter(|run| run.work == Work::Encode);
-        self.stats.tokens_encoded += encodes.map(|run| u64::from(run.num_tokens)).sum::<u64>();
+        for run in plan.runs.iter().filter(|run| run.work == Work::Encode) {
+            self.stats.tokens_encoded += u64::from(run.num_tokens);
+            if let Some(live) = self.owners.get(&run.sequence).and_then(|owner| self.requests.get_mut(owner))
+            {
+                live.encoded(run, now);
+            }
+        }
         self.scheduler.commit(plan, &outcomes, now);
         for (request, error) in failures {
             self.fail(request, error);
@@ -215,7 +229,7 @@ impl StepLoop {
         for request in ended {
             if let Some(live) = self.forget(request) {
                 self.stats.requests_done += 1;
-                live.done();
+                live.done(now);
             }
         }
     }
@@ -234,7 +248,6 @@ impl StepLoop {
 
     fn fail(&mut self, request: RequestId, error: EngineError) {
         if let Some(live) = self.forget(request) {
-            tracing::debug!(%request, %error, "request failed");
             self.stats.requests_failed += 1;
             live.fail(error);
         }
@@ -252,6 +265,8 @@ impl StepLoop {
 
     fn publish(&mut self) {
         self.stats.sched = self.scheduler.stats();
+        self.stats.requests_running = self.requests.len().saturating_sub(self.stats.sched.waiting);
+        self.shared.observer.observe(&Observation::State(&self.stats));
         // A panic elsewhere leaves plain numbers behind.
         *self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner) = self.stats;
     }

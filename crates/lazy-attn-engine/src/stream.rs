@@ -6,7 +6,7 @@ use lazy_attn_types::RequestId;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::command::Command;
-use crate::{EngineError, Event};
+use crate::{CancelCause, EngineError, Event};
 
 /// The events of one request, ending with [`Event::Done`] or [`Event::Failed`].
 ///
@@ -21,6 +21,8 @@ pub struct RequestStream {
     /// Read while merging, not yet returned.
     pending: Option<Event>,
     has_ended: bool,
+    /// Why it is cancelled if it is dropped now.
+    cause: CancelCause,
 }
 
 impl RequestStream {
@@ -29,7 +31,14 @@ impl RequestStream {
         events: UnboundedReceiver<Event>,
         commands: mpsc::Sender<Command>,
     ) -> RequestStream {
-        RequestStream { request, events, commands, pending: None, has_ended: false }
+        RequestStream {
+            request,
+            events,
+            commands,
+            pending: None,
+            has_ended: false,
+            cause: CancelCause::Client,
+        }
     }
 
     /// The id of the request in this engine.
@@ -65,6 +74,11 @@ impl RequestStream {
         Some(self.merged(first))
     }
 
+    /// Cancels the request because a deadline passed that the reader keeps, not the engine.
+    pub fn expire(mut self) {
+        self.cause = CancelCause::Deadline;
+    }
+
     /// Merges what has piled up behind `first`. A channel that closes without a last event belongs to an engine that is
     /// gone.
     fn merged(&mut self, first: Option<Event>) -> Event {
@@ -91,7 +105,7 @@ impl Drop for RequestStream {
     fn drop(&mut self) {
         if !self.has_ended {
             // An engine that is gone holds no blocks.
-            let _ = self.commands.send(Command::Cancel(self.request));
+            let _ = self.commands.send(Command::Cancel(self.request, self.cause));
         }
     }
 }
@@ -141,7 +155,10 @@ mod tests {
     fn dropping_a_stream_cancels_its_request_unless_it_has_ended() {
         let (_sender, unread, commands) = stream();
         drop(unread);
-        assert!(matches!(commands.try_recv(), Ok(Command::Cancel(RequestId(5)))));
+        assert!(matches!(commands.try_recv(), Ok(Command::Cancel(RequestId(5), CancelCause::Client))));
+        let (_sender, late, commands) = stream();
+        late.expire();
+        assert!(matches!(commands.try_recv(), Ok(Command::Cancel(RequestId(5), CancelCause::Deadline))));
         let (sender, mut ended, commands) = stream();
         sender.send(Event::Failed(EngineError::ShutDown)).unwrap();
         read_all(&mut ended);

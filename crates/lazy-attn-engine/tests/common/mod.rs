@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use lazy_attn_engine::{
     CacheUse, Engine, EngineConfig, EngineError, EngineHandle, EngineParts, Event, FinishReason,
-    GenerateRequest, GeneratedToken, ManualClock, Part, PartContent, RequestStream, ResolvedPart, Timing,
-    Usage,
+    GenerateRequest, GeneratedToken, ManualClock, Observer, Part, PartContent, RequestStream, ResolvedPart,
+    Timing, Unobserved, Usage,
 };
 use lazy_attn_testkit::{FakeConfig, FakeExecutor, FakeProbe};
 use lazy_attn_types::sampling::EndTokens;
@@ -34,6 +34,7 @@ pub(crate) struct RigOptions {
     pub(crate) engine: EngineConfig,
     pub(crate) executor: FakeConfig,
     pub(crate) bos: Bos,
+    pub(crate) observer: Arc<dyn Observer>,
 }
 
 impl Default for RigOptions {
@@ -42,6 +43,7 @@ impl Default for RigOptions {
             engine: EngineConfig::default(),
             executor: FakeConfig { vocab_size: VOCAB_SIZE, ..FakeConfig::default() },
             bos: Bos::Omit,
+            observer: Arc::new(Unobserved),
         }
     }
 }
@@ -57,6 +59,7 @@ pub(crate) fn gated(options: RigOptions) -> Rig {
         tokenizer: byte_tokenizer(options.bos).unwrap(),
         end_tokens: vec![END],
         clock: Arc::new(clock.clone()),
+        observer: options.observer,
     };
     let engine = Engine::start(parts, options.engine).unwrap();
     Rig { handle: engine.handle(), engine, probe, gate, clock }
