@@ -33,11 +33,10 @@ impl Executor for PanicsOnce {
 #[test]
 fn a_panic_of_the_executor_fails_its_step_and_the_engine_goes_on() {
     let inner = FakeExecutor::new(FakeConfig { vocab_size: common::VOCAB_SIZE, ..FakeConfig::default() });
+    let executor = Box::new(PanicsOnce { inner, steps_left: 2 });
     let parts = EngineParts {
-        executor: Box::new(PanicsOnce { inner, steps_left: 2 }),
-        tokenizer: byte_tokenizer(Bos::Omit).unwrap(),
-        end_tokens: vec![END],
         clock: Arc::new(ManualClock::default()),
+        ..EngineParts::new(executor, byte_tokenizer(Bos::Omit).unwrap(), vec![END])
     };
     let engine = Engine::start(parts, EngineConfig::default()).unwrap();
     let handle = engine.handle();
