@@ -7,8 +7,9 @@ use lazy_attn::KvDtype;
 use lazy_attn_engine::{Engine, EngineConfig, EngineHandle, EngineParts};
 use lazy_attn_models::cpu::{CpuExecutor, CpuModel, CpuOptions, KvBudget, WeightDtype};
 use lazy_attn_models::{LoadOptions, LoadedModel, ModelConfig, ModelRef, load};
+use lazy_attn_server::Metrics;
 use lazy_attn_text::Tokenizer;
-use lazy_attn_types::{BlockSize, ExecutorInfo};
+use lazy_attn_types::{BlockSize, Executor, ExecutorInfo};
 
 use crate::args::{EngineArgs, KvDtypeArg, WeightDtypeArg};
 use crate::exit::{Exit, Failure};
@@ -21,6 +22,8 @@ pub(crate) struct Session {
     engine: Engine,
     pub(crate) model: ModelSummary,
     pub(crate) templates: Arc<Templates>,
+    /// What the engine did.
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 /// What is known of the loaded model.
@@ -52,12 +55,15 @@ impl Session {
         check_kv_memory(args, &options, &model.config)?;
         let executor = CpuExecutor::new(CpuModel::from(&model), &options, &progress)?;
         let (weight_bytes, num_threads) = (executor.weight_bytes_per_step(), executor.num_threads());
+        let metrics = Arc::new(Metrics::new(&model.name, executor.info()));
+        let observer = metrics.clone();
         let parts = EngineParts::new(Box::new(executor), Arc::new(tokenizer), model.special.end.clone());
+        let parts = EngineParts { observer, ..parts };
         let engine = Engine::start(parts, engine_config(args))?;
         let LoadedModel { name, config, .. } = model;
         let model = ModelSummary { name, config, weight_bytes, num_threads, load_time: begin.elapsed() };
         tracing::info!(model = model.name, seconds = model.load_time.as_secs_f64(), "loaded");
-        Ok(Session { engine, model, templates })
+        Ok(Session { engine, model, templates, metrics })
     }
 
     /// The way to the engine.

@@ -140,6 +140,8 @@ impl StepLoop {
     fn step(&mut self) {
         let now = self.shared.clock.now();
         let plan = self.scheduler.plan(now);
+        // A step may be long, and who asks meanwhile should see who runs in it.
+        self.publish();
         self.publish_admissions(&plan, now);
         if plan.runs.is_empty() {
             // Nobody could start: those who never can were told so.

@@ -34,6 +34,7 @@ pub(crate) fn serve(engine: &EngineArgs, args: &ServeArgs) -> Result<Exit, Failu
             chat: session.templates.clone(),
             tenants,
             reflection: if is_described { Reflection::Serve } else { Reflection::Omit },
+            metrics: session.metrics.clone(),
         },
     )?;
     let info = session.executor_info();

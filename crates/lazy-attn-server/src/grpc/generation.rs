@@ -16,7 +16,8 @@ use tonic::{Request, Response, Status};
 use super::deadline::Deadline;
 use super::gate::{Gate, InFlight};
 use super::slots::IntakeSlots;
-use crate::convert::{ChatRenderer, Converted, Defaults, Limits, Reply, RequestConverter};
+use crate::convert::{ChatRenderer, ConvertError, Converted, Defaults, Limits, Reply, RequestConverter};
+use crate::metrics::{Metrics, Rejection};
 use crate::status;
 use crate::tenants::Caller;
 
@@ -31,6 +32,7 @@ pub(super) struct Intake {
     pub(super) defaults: Defaults,
     pub(super) chat: Arc<dyn ChatRenderer + Send + Sync>,
     pub(super) slots: IntakeSlots,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 impl Intake {
@@ -47,11 +49,21 @@ impl Intake {
             chat: &*self.chat,
         };
         let converted = converter.convert(message, tenant);
-        let Converted { mut request, reply } = converted.map_err(|error| status::of_convert_error(&error))?;
+        let Converted { mut request, reply } = converted.map_err(|error| {
+            let is_model = matches!(error, ConvertError::UnknownModel { .. });
+            let reason = if is_model { Rejection::UnknownModel } else { Rejection::InvalidField };
+            self.refusal(reason, status::of_convert_error(&error))
+        })?;
         // The scheduler refuses early what cannot be in time, and does not start what is late already.
         request.timeout = deadline.left();
         let stream = self.handle.submit(request).map_err(|error| status::of_engine_error(&error))?;
         Ok(Admitted { stream, reply })
+    }
+
+    /// Counts a request that the engine does not see.
+    fn refusal(&self, rejection: Rejection, status: Status) -> Status {
+        self.metrics.refused(rejection);
+        status
     }
 }
 
@@ -72,17 +84,21 @@ impl GenerationService for GenerationApi {
     type GenerateStream = ReplyStream;
 
     async fn generate(&self, request: Request<v1::GenerateRequest>) -> Result<Response<ReplyStream>, Status> {
-        let in_flight = self.gate.enter().ok_or_else(status::draining)?;
-        let deadline = Deadline::of(request.metadata())?;
+        let refusal = |rejection, status| self.intake.refusal(rejection, status);
+        let in_flight = self.gate.enter().ok_or_else(|| refusal(Rejection::Draining, status::draining()))?;
+        let deadline = Deadline::of(request.metadata());
+        let deadline = deadline.map_err(|status| refusal(Rejection::InvalidField, status))?;
         let caller = request.extensions().get::<Caller>().copied();
         let Caller(tenant) = caller.ok_or_else(status::wrong_api_key)?;
         let intake = Arc::clone(&self.intake);
         let message = request.into_inner();
         // Tokenising is work: it must not hold up the streams of this thread. If the caller leaves meanwhile, the
         // result is dropped, which cancels the request.
-        intake.handle.check_room().map_err(|error| status::of_engine_error(&error))?;
+        let room = intake.handle.check_room();
+        room.map_err(|error| refusal(Rejection::QueueFull, status::of_engine_error(&error)))?;
         let submitted = async move {
-            let slot = intake.slots.enter().await?;
+            let slot = intake.slots.enter().await;
+            let slot = slot.map_err(|status| intake.refusal(Rejection::IntakeFull, status))?;
             let submit = move || {
                 let _slot = slot;
                 intake.submit(message, tenant, deadline)
@@ -124,8 +140,8 @@ async fn carry(admitted: Admitted, deadline: Deadline, sender: mpsc::Sender<Mess
         () = pump(&mut stream, &reply, &sender, &gate) => None,
     };
     // Frees the request's blocks now, even if the reader never takes the status below.
-    drop(stream);
     if let Some(status) = passed {
+        stream.expire();
         let _ = sender.send(Err(status)).await;
     }
 }

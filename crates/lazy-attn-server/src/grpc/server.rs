@@ -20,7 +20,7 @@ use super::gate::Gate;
 use super::generation::{GenerationApi, Intake};
 use super::slots::IntakeSlots;
 use crate::convert::{ChatRenderer, Defaults, Limits};
-use crate::{ServeError, Tenants};
+use crate::{Metrics, ServeError, Tenants};
 
 /// Names under which `grpc.health.v1` knows the services; the empty one is the server as a whole.
 const HEALTH_NAMES: [&str; 3] =
@@ -56,6 +56,8 @@ pub struct ServerOptions {
     pub tenants: Tenants,
     /// Whether the API describes itself.
     pub reflection: Reflection,
+    /// Counts the requests that do not reach the engine; the engine's own observer counts the others.
+    pub metrics: Arc<Metrics>,
 }
 
 /// The gRPC server of one engine.
@@ -71,7 +73,7 @@ impl Server {
     /// # Errors
     /// [`ServeError::Reflection`] if the API cannot be described.
     pub fn new(handle: EngineHandle, options: ServerOptions) -> Result<Server, ServeError> {
-        let ServerOptions { model, limits, defaults, chat, tenants, reflection } = options;
+        let ServerOptions { model, limits, defaults, chat, tenants, reflection, metrics } = options;
         let gate = Gate::new();
         let engine = EngineApi {
             handle: handle.clone(),
@@ -79,7 +81,8 @@ impl Server {
             model: model.clone(),
             default_attention: defaults.attention,
         };
-        let intake = Arc::new(Intake { handle, model, limits, defaults, chat, slots: IntakeSlots::new() });
+        let intake =
+            Arc::new(Intake { handle, model, limits, defaults, chat, slots: IntakeSlots::new(), metrics });
         let generation = GenerationServiceServer::new(GenerationApi { intake, gate: gate.clone() })
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);

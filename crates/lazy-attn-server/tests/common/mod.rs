@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, dead_code, reason = "each test file uses its own part of this")]
 
+pub(crate) mod scrape;
+
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
@@ -10,9 +12,9 @@ use lazy_attn_proto::v1::{self, generate_response::Event, inline_document, part}
 use lazy_attn_proto::{Client, ClientOptions};
 use lazy_attn_server::convert::{ChatPrompt, ChatRenderer, Collector, Defaults, Limits};
 use lazy_attn_server::{
-    ApiKeys, Exposure, Reflection, ServeError, Server, ServerOptions, TenantSecret, Tenants, bind,
+    ApiKeys, Exposure, Metrics, Reflection, ServeError, Server, ServerOptions, TenantSecret, Tenants, bind,
 };
-use lazy_attn_testkit::{FakeConfig, FakeExecutor, Part};
+use lazy_attn_testkit::{FakeConfig, FakeExecutor, FakeProbe, Part};
 use lazy_attn_types::{
     AttentionMode, BpeVocab, ExecError, Executor, ExecutorInfo, SegmentKind, SpecialTokens, StepInput,
     StepOutput, TokenId, TokenizerSource,
@@ -78,7 +80,9 @@ pub(crate) struct Options {
 pub(crate) struct Rig {
     pub(crate) url: String,
     pub(crate) handle: EngineHandle,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) latch: Latch,
+    pub(crate) probe: FakeProbe,
     pub(crate) drain: Option<oneshot::Sender<()>>,
     pub(crate) serving: JoinHandle<Result<(), ServeError>>,
     pub(crate) engine: Option<Engine>,
@@ -94,6 +98,7 @@ impl Drop for Rig {
 pub(crate) async fn start(options: Options) -> Rig {
     let latch = Latch::default();
     let inner = FakeExecutor::new(options.executor);
+    let probe = inner.probe();
     let vocab = BpeVocab {
         model: "gpt2".into(),
         pre: "smollm".into(),
@@ -104,7 +109,9 @@ pub(crate) async fn start(options: Options) -> Rig {
     let source = TokenizerSource::Gguf(Arc::new(vocab));
     let tokenizer = Arc::new(Tokenizer::from_source(&source, &SpecialTokens::default()).unwrap());
     let executor = Box::new(Latched { inner, latch: latch.clone() });
-    let parts = EngineParts::new(executor, tokenizer, Vec::new());
+    let metrics = Arc::new(Metrics::new("fake", executor.info()));
+    let observer = metrics.clone();
+    let parts = EngineParts { observer, ..EngineParts::new(executor, tokenizer, Vec::new()) };
     let engine = Engine::start(parts, options.engine).unwrap();
     let handle = engine.handle();
     let secret = TenantSecret::from_bytes(&[3; 32]).unwrap();
@@ -117,6 +124,7 @@ pub(crate) async fn start(options: Options) -> Rig {
             chat: Arc::new(NoChat),
             tenants: Tenants::new(secret, options.keys),
             reflection: Reflection::Serve,
+            metrics: Arc::clone(&metrics),
         },
     )
     .unwrap();
@@ -126,7 +134,7 @@ pub(crate) async fn start(options: Options) -> Rig {
     let serving = tokio::spawn(server.serve(listener, async {
         let _ = draining.await;
     }));
-    Rig { url, handle, latch, drain: Some(drain), serving, engine: Some(engine) }
+    Rig { url, handle, metrics, latch, probe, drain: Some(drain), serving, engine: Some(engine) }
 }
 
 impl Rig {
