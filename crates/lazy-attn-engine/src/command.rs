@@ -3,12 +3,14 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 
+use lazy_attn_sched::Scheduler;
 use lazy_attn_types::{RequestId, SequenceId, Timestamp};
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::Span;
 
 use crate::intake::Prepared;
 use crate::sample::Sample;
+use crate::watch::News;
 use crate::{CancelCause, EngineError, EngineStats, Event};
 
 /// A message to the loop; messages of one sender arrive in order.
@@ -20,8 +22,25 @@ pub(crate) enum Command {
     Cancel(RequestId, CancelCause),
     /// Answer with the statistics, after everything sent before.
     Stats(mpsc::Sender<EngineStats>),
+    /// Look at or change the cache between two steps.
+    Ask(Question),
     /// End every request and stop.
     ShutDown,
+}
+
+/// What a caller asks of the scheduler; it carries its own way to answer.
+pub(crate) struct Question(pub(crate) Box<dyn FnOnce(&mut Answerer<'_>) + Send>);
+
+/// What a question can be asked of.
+pub(crate) struct Answerer<'a> {
+    pub(crate) scheduler: &'a mut Scheduler,
+    pub(crate) news: &'a mut News,
+}
+
+impl std::fmt::Debug for Question {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Question(..)")
+    }
 }
 
 /// A request on its way to the loop.

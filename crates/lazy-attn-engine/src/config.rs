@@ -1,6 +1,6 @@
 //! The bounds of an engine, as plain data.
 
-use lazy_attn_kv::EvictionPolicy;
+use lazy_attn_kv::{EvictionPolicy, KvConfig};
 use lazy_attn_sched::{AdmissionPolicy, SchedConfig};
 use lazy_attn_types::{ExecutorInfo, ParamError};
 
@@ -19,6 +19,8 @@ pub struct EngineConfig {
     pub max_parts: usize,
     /// Who is admitted next.
     pub admission: AdmissionPolicy,
+    /// Most of the KV blocks, in percent, that pinned documents may keep.
+    pub max_pinned_percent: u32,
     /// Which cached segment goes when blocks are needed.
     pub eviction: EvictionPolicy,
     /// From it and the request's id the seed of a request that brings none is made.
@@ -34,6 +36,7 @@ impl Default for EngineConfig {
             max_waiting_tokens: 1 << 20,
             max_parts: 256,
             admission: AdmissionPolicy::default(),
+            max_pinned_percent: 50,
             eviction: EvictionPolicy::CostAware,
             seed: 0,
         }
@@ -56,6 +59,10 @@ impl EngineConfig {
         if self.max_running == 0 {
             return Err(error("engine.max_running", 0, "at least 1"));
         }
+        if self.max_pinned_percent > 100 {
+            let value = u64::from(self.max_pinned_percent);
+            return Err(error("engine.max_pinned_percent", value, "from 0 to 100"));
+        }
         let step_tokens = self.step_tokens(info);
         if step_tokens <= self.max_running {
             let (value, allowed) =
@@ -63,6 +70,18 @@ impl EngineConfig {
             return Err(error("engine.max_step_tokens", value, allowed));
         }
         Ok(())
+    }
+
+    pub(crate) fn kv(&self, info: &ExecutorInfo) -> KvConfig {
+        let max_pinned = u64::from(info.num_blocks) * u64::from(self.max_pinned_percent) / 100;
+        KvConfig {
+            num_blocks: info.num_blocks,
+            block_size: info.block_size,
+            kv_bytes_per_token: info.kv_bytes_per_token,
+            // At most `num_blocks`.
+            max_pinned_blocks: max_pinned as u32,
+            policy: self.eviction,
+        }
     }
 
     pub(crate) fn scheduler(&self, info: &ExecutorInfo) -> SchedConfig {
@@ -99,6 +118,7 @@ mod tests {
         assert_eq!(refused(|c| c.max_running = 65), Err("engine.max_step_tokens"));
         assert_eq!(refused(|c| c.max_running = 0), Err("engine.max_running"));
         assert_eq!(refused(|c| c.max_waiting = 0), Err("engine.max_waiting"));
+        assert_eq!(refused(|c| c.max_pinned_percent = 101), Err("engine.max_pinned_percent"));
         assert_eq!(refused(|c| c.max_parts = 0), Err("engine.max_parts"));
     }
 }

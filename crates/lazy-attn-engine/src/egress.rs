@@ -5,16 +5,17 @@ use std::time::Duration;
 
 use lazy_attn_kv::Found;
 use lazy_attn_sched::{Outcome, PlannedRun, RunTokens, Work};
-use lazy_attn_types::{SegmentHandle, SegmentKind, SequenceId, Timestamp};
+use lazy_attn_types::{Segment, SegmentHandle, SegmentKey, SegmentKind, SequenceId, Timestamp};
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::Span;
 
 use crate::command::{Job, QueuePlace};
-use crate::intake::PreparedPart;
+use crate::intake::{self, PreparedPart};
 use crate::sample::Sample;
 use crate::sampling::{SampleError, SamplingScratch};
 use crate::{
-    CancelCause, EngineError, Event, Observation, Observer, PartOutcome, ResolvedPart, Timing, Usage,
+    CacheUse, CancelCause, EngineError, Event, Observation, Observer, PartOutcome, Pin, ResolvedPart, Timing,
+    Usage,
 };
 
 /// When things happened to a request.
@@ -52,6 +53,10 @@ struct LiveJob {
     sequences: Vec<SequenceId>,
     parts: Vec<PreparedPart>,
     prompt_tokens: u32,
+    work: intake::Work,
+    cache: CacheUse,
+    /// The first segment: the document of a request that only encodes one.
+    first: Option<SegmentKey>,
     seed: u64,
     events: UnboundedSender<Event>,
     /// Where the documents stand in the context.
@@ -84,13 +89,21 @@ impl LiveRequest {
                 documents: documents.map(|(index, _)| index).collect(),
                 request: job.request,
                 sequences: job.sequences,
-                prompt_tokens: job.prepared.context.num_prompt_tokens(),
+                prompt_tokens: job.prepared.prompt_tokens(),
+                work: job.prepared.work,
+                cache: job.prepared.cache,
+                first: job.prepared.context.segments().first().map(Segment::key),
                 parts: job.prepared.parts,
                 seed: job.seed,
                 events: job.events,
                 span: job.span,
             },
         }
+    }
+
+    /// The document that is to be pinned once it is encoded.
+    pub(crate) fn document_to_pin(&self) -> Option<SegmentKey> {
+        self.job.first.filter(|_| self.job.work == intake::Work::Encode(Pin::Yes))
     }
 
     pub(crate) fn sequences(&self) -> &[SequenceId] {
@@ -218,12 +231,16 @@ impl LiveRequest {
 
     fn usage(&self) -> Usage {
         let prompt_tokens = self.job.prompt_tokens;
-        // The last prompt token is always run. A sample that started late may have computed a segment again.
-        let computed_prompt_tokens = self.led_tokens.min(prompt_tokens - 1) + 1;
+        // The last prompt token is always run, if tokens are wanted. A sample that started late may have computed a
+        // segment again.
+        let num_tail = u32::from(self.job.work == intake::Work::Generate);
+        let led_tokens = self.led_tokens.min(prompt_tokens - num_tail);
+        let computed_prompt_tokens = led_tokens + num_tail;
         Usage {
             prompt_tokens,
             cached_prompt_tokens: prompt_tokens - computed_prompt_tokens,
             computed_prompt_tokens,
+            cache_creation_tokens: if self.job.cache == CacheUse::ReadWrite { led_tokens } else { 0 },
             completion_tokens: self.samples.iter().map(Sample::num_generated).sum(),
             documents_total: self.job.parts.iter().filter(|part| part.is_document).count() as u32,
             documents_reused: self.documents_reused,

@@ -77,6 +77,22 @@ pub enum EngineError {
         /// Time since the deadline.
         late: Duration,
     },
+    /// The document is not resident, so it cannot be pinned.
+    #[error("the document's KV is not resident, so it cannot be pinned; encode it first")]
+    NotResident,
+    /// Pins would keep too much of the KV memory.
+    #[error(
+        "the document needs {needed_blocks} KV blocks and {pinned_blocks} are pinned already, but at most {max_blocks} \
+         may be; unpin documents, raise engine.max_pinned_percent or give the cache more memory"
+    )]
+    PinBound {
+        /// Blocks of the document.
+        needed_blocks: u32,
+        /// Blocks pinned already.
+        pinned_blocks: u32,
+        /// Most blocks that may be pinned.
+        max_blocks: u32,
+    },
     /// The executor failed while this request was in its step.
     #[error("{0}")]
     Executor(String),

@@ -82,6 +82,7 @@ mod tests {
             step: 0,
             runs,
             admitted: Vec::new(),
+            filled: Vec::new(),
             rejected: Vec::new(),
             num_running: 2,
             num_waiting: 0,

@@ -4,14 +4,14 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
-use lazy_attn_kv::{KvCache, KvConfig};
+use lazy_attn_kv::KvCache;
 use lazy_attn_sched::Scheduler;
 use lazy_attn_text::Tokenizer;
 use lazy_attn_types::{Executor, ExecutorInfo, RequestId, SequenceId, TokenId};
 use tokio::sync::mpsc::unbounded_channel;
 
 use crate::command::{Command, Job, QueuePlace};
-use crate::intake::Intake;
+use crate::intake::{Intake, Prepared};
 use crate::sample::Sample;
 use crate::sampling::SequenceSeed;
 use crate::step_loop::StepLoop;
@@ -79,12 +79,7 @@ impl Engine {
         let EngineParts { executor, tokenizer, end_tokens, clock, observer } = parts;
         let info = executor.info().clone();
         config.validate(&info)?;
-        let kv = KvCache::new(KvConfig {
-            num_blocks: info.num_blocks,
-            block_size: info.block_size,
-            kv_bytes_per_token: info.kv_bytes_per_token,
-            policy: config.eviction,
-        });
+        let kv = KvCache::new(config.kv(&info));
         let scheduler = Scheduler::new(config.scheduler(&info), kv)
             .map_err(|error| EngineError::Invalid { field: "engine".into(), problem: error.to_string() })?;
         let shared = Arc::new(Shared {
@@ -142,16 +137,27 @@ impl EngineHandle {
     /// [`EngineError::QueueFull`] if [`EngineConfig::max_waiting`] requests wait already, [`EngineError::ShutDown`]
     /// after the engine's end.
     pub fn submit(&self, request: GenerateRequest) -> Result<RequestStream, EngineError> {
-        self.try_submit(request)
+        self.submit_prepared(|intake| intake.prepare(request))
+    }
+
+    /// Takes a place to wait, then does the costly part, then hands the request to the loop: an overloaded engine refuses
+    /// fast.
+    pub(crate) fn submit_prepared(
+        &self,
+        prepare: impl FnOnce(&Intake) -> Result<Prepared, EngineError>,
+    ) -> Result<RequestStream, EngineError> {
+        self.try_submit(prepare)
             .inspect_err(|error| self.shared.observer.observe(&Observation::Failed { error }))
     }
 
-    fn try_submit(&self, request: GenerateRequest) -> Result<RequestStream, EngineError> {
+    fn try_submit(
+        &self,
+        prepare: impl FnOnce(&Intake) -> Result<Prepared, EngineError>,
+    ) -> Result<RequestStream, EngineError> {
         let shared = &self.shared;
         let submitted = shared.clock.now();
-        // Before the costly part, so that an overloaded engine refuses fast.
         let place = QueuePlace::take(&shared.num_waiting, shared.config.max_waiting)?;
-        let prepared = shared.intake.prepare(request)?;
+        let prepared = prepare(&shared.intake)?;
         let id = RequestId(shared.next_request.fetch_add(1, Ordering::Relaxed));
         let num_samples = u64::from(prepared.sampling.n);
         let first = shared.next_sequence.fetch_add(num_samples, Ordering::Relaxed);
@@ -161,7 +167,8 @@ impl EngineHandle {
             let seed = SequenceSeed::new(seed, index);
             Sample::new(&prepared, &shared.tokenizer, &shared.end_tokens, seed)
         };
-        let samples = (0..prepared.sampling.n).map(sample).collect();
+        let num_sampled = if prepared.generates() { prepared.sampling.n } else { 0 };
+        let samples = (0..num_sampled).map(sample).collect();
         let (events, receiver) = unbounded_channel();
         let span = tracing::debug_span!("request", request_id = id.0);
         tracing::debug!(parent: &span, prompt_tokens = prepared.context.num_prompt_tokens(), "submitted");
@@ -220,7 +227,11 @@ impl EngineHandle {
         let _ = self.commands.send(Command::ShutDown);
     }
 
-    fn send(&self, command: Command) -> Result<(), EngineError> {
+    pub(crate) fn intake(&self) -> &Intake {
+        &self.shared.intake
+    }
+
+    pub(crate) fn send(&self, command: Command) -> Result<(), EngineError> {
         self.commands.send(command).map_err(|_| EngineError::ShutDown)
     }
 }

@@ -7,11 +7,11 @@ use lazy_attn_kv::Scope;
 use lazy_attn_sched::blocks_needed;
 use lazy_attn_text::Tokenizer;
 use lazy_attn_types::{
-    Context, ContextBuilder, ExecutorInfo, Fingerprint, KeySpace, OutputParams, ParamError, RequestId,
-    SamplingParams, SegmentKind, StopParams, TenantSalt, TokenId,
+    AttentionMode, Context, ContextBuilder, ExecutorInfo, Fingerprint, KeySpace, OutputParams, ParamError,
+    RequestId, SamplingParams, SegmentKey, SegmentKind, StopParams, TenantSalt, TokenId,
 };
 
-use crate::{CacheUse, EngineError, GenerateRequest, Part, PartContent};
+use crate::{CacheUse, EncodeRequest, EngineError, GenerateRequest, Part, PartContent, Pin};
 
 /// A part of the prompt after tokenisation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +36,16 @@ pub(crate) struct Prepared {
     pub(crate) tenant: TenantSalt,
     pub(crate) priority: i32,
     pub(crate) timeout: Option<Duration>,
+    pub(crate) work: Work,
+}
+
+/// What a request wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// Tokens.
+    Generate,
+    /// The KV of its one document, and nothing else.
+    Encode(Pin),
 }
 
 impl Prepared {
@@ -44,6 +54,26 @@ impl Prepared {
             CacheUse::ReadWrite => Scope::Shared,
             CacheUse::Bypass => Scope::Private(request),
         }
+    }
+
+    /// Where its segments may be found; nowhere if it bypasses the cache.
+    pub(crate) fn lookup_scope(&self) -> Option<Scope> {
+        (self.cache == CacheUse::ReadWrite).then_some(Scope::Shared)
+    }
+
+    pub(crate) fn generates(&self) -> bool {
+        self.work == Work::Generate
+    }
+
+    /// Most tokens each of its sequences generates.
+    pub(crate) fn max_tokens(&self) -> u32 {
+        if self.generates() { self.stopping.max_tokens } else { 0 }
+    }
+
+    /// Tokens of the prompt that are run or found.
+    pub(crate) fn prompt_tokens(&self) -> u32 {
+        // The token behind a document that is only encoded is never run.
+        self.context.num_prompt_tokens() - u32::from(!self.generates())
     }
 }
 
@@ -73,7 +103,48 @@ impl Intake {
         self.check_size(&context, request.stopping.max_tokens)?;
         let GenerateRequest { sampling, stopping, output, cache, tenant, priority, timeout, .. } = request;
         let context = Arc::new(context);
-        Ok(Prepared { context, parts, sampling, stopping, output, cache, tenant, priority, timeout })
+        let work = Work::Generate;
+        Ok(Prepared { context, parts, sampling, stopping, output, cache, tenant, priority, timeout, work })
+    }
+
+    /// The tokens of a document and the key under which its KV is kept.
+    pub(crate) fn document(
+        &self,
+        content: &PartContent,
+        tenant: TenantSalt,
+    ) -> Result<(SegmentKey, Arc<[TokenId]>), EngineError> {
+        let tokens = self.encoded("document", SegmentKind::Document, content)?;
+        let tokens = self.known("document", tokens)?;
+        Ok((KeySpace::new(tenant, self.fingerprint).document(&tokens), tokens))
+    }
+
+    /// A request for the KV of one document. A context ends with a text, so one token follows the document; it opens the
+    /// tail, which such a request has not, and is never run.
+    pub(crate) fn prepare_document(&self, request: EncodeRequest) -> Result<Prepared, EngineError> {
+        let EncodeRequest { content, tenant, pin, priority, timeout } = request;
+        let (_, tokens) = self.document(&content, tenant)?;
+        let num_tokens = tokens.len() as u32; // the builder bounds it by `Position::MAX`
+        let keys = KeySpace::new(tenant, self.fingerprint);
+        let mut builder = ContextBuilder::new(keys, AttentionMode::Block);
+        let pushed = builder.push(SegmentKind::Document, tokens);
+        let pushed = pushed.and_then(|_| builder.push(SegmentKind::Text, Arc::new([TokenId(0)])));
+        pushed.map_err(|error| invalid("document", error))?;
+        let context = builder.finish().map_err(|error| invalid("document", error))?;
+        self.check_size(&context, 0)?;
+        let document_key = context.segments()[0].key().to_hex();
+        let part = PreparedPart { num_tokens, document_key, segment_index: Some(0), is_document: true };
+        Ok(Prepared {
+            context: Arc::new(context),
+            parts: vec![part],
+            sampling: SamplingParams::default(),
+            stopping: StopParams::default(),
+            output: OutputParams::default(),
+            cache: CacheUse::ReadWrite,
+            tenant,
+            priority,
+            timeout,
+            work: Work::Encode(pin),
+        })
     }
 
     /// Tokens named in the parameters exist.
@@ -133,27 +204,43 @@ impl Intake {
     }
 
     fn tokens(&self, index: usize, part: &Part) -> Result<Arc<[TokenId]>, EngineError> {
-        let field = format!("parts[{index}]");
         let (Part::Text(content) | Part::Document(content)) = part;
-        let tokens: Arc<[TokenId]> = match content {
-            PartContent::Tokens(tokens) => Arc::clone(tokens),
-            PartContent::Text(text) => {
-                self.tokenizer.encode(text).map_err(|error| invalid(&field, error))?.into()
-            }
-        };
-        if tokens.is_empty() {
-            let what = if kind(part) == SegmentKind::Document { "the document" } else { "the text" };
-            return Err(invalid(&field, format!("{what} is empty; give it at least one token or remove it")));
-        }
+        let field = format!("parts[{index}]");
+        let tokens = self.encoded(&field, kind(part), content)?;
         let tokens = match part {
             Part::Text(_) if index == 0 => self.tokenizer.with_bos(tokens.to_vec()).into(),
             _ => tokens,
         };
+        self.known(&field, tokens)
+    }
+
+    /// At least one token.
+    fn encoded(
+        &self,
+        field: &str,
+        kind: SegmentKind,
+        content: &PartContent,
+    ) -> Result<Arc<[TokenId]>, EngineError> {
+        let tokens: Arc<[TokenId]> = match content {
+            PartContent::Tokens(tokens) => Arc::clone(tokens),
+            PartContent::Text(text) => {
+                self.tokenizer.encode(text).map_err(|error| invalid(field, error))?.into()
+            }
+        };
+        if tokens.is_empty() {
+            let what = if kind == SegmentKind::Document { "the document" } else { "the text" };
+            return Err(invalid(field, format!("{what} is empty; give it at least one token or remove it")));
+        }
+        Ok(tokens)
+    }
+
+    /// Tokens of the vocabulary.
+    fn known(&self, field: &str, tokens: Arc<[TokenId]>) -> Result<Arc<[TokenId]>, EngineError> {
         match tokens.iter().find(|token| token.0 >= self.info.vocab_size) {
             None => Ok(tokens),
             Some(token) => {
                 let (token, size) = (token.0, self.info.vocab_size);
-                Err(invalid(&field, format!("token {token} is outside the vocabulary of {size} tokens")))
+                Err(invalid(field, format!("token {token} is outside the vocabulary of {size} tokens")))
             }
         }
     }

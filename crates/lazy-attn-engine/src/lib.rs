@@ -12,10 +12,12 @@
 //! * [`sampling`], [`stop`]: logits become a token, and the end of a sequence.
 //! * [`observe`]: what the loop tells about itself while it works; [`stats`]: what it has done.
 //! * `egress`: tokens become events; [`stream`]: the reader's end.
+//! * [`documents`]: documents outside a request; [`watch`]: what is resident and how it changes.
 
 pub mod clock;
 mod command;
 pub mod config;
+pub mod documents;
 mod egress;
 mod error;
 pub mod flatten;
@@ -29,9 +31,11 @@ pub mod stats;
 mod step_loop;
 pub mod stop;
 pub mod stream;
+pub mod watch;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use config::EngineConfig;
+pub use documents::{DocumentInfo, DocumentResidency, EncodeRequest, Pin, PromptCount};
 pub use error::EngineError;
 pub use flatten::flatten;
 pub use handle::{Engine, EngineHandle, EngineParts};
@@ -44,6 +48,7 @@ pub use request::{
 };
 pub use stats::EngineStats;
 pub use stream::RequestStream;
+pub use watch::{KvWatch, NumberedKvEvent};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -125,6 +125,8 @@ pub struct Usage {
     pub cached_prompt_tokens: u32,
     /// Prompt tokens this request computed.
     pub computed_prompt_tokens: u32,
+    /// Of them, tokens whose KV is kept in the document cache.
+    pub cache_creation_tokens: u32,
     /// Tokens generated, over all sequences.
     pub completion_tokens: u32,
     /// Document parts.

@@ -9,12 +9,14 @@ use std::time::Duration;
 use lazy_attn_sched::{Outcome, SchedError, Scheduler, StepPlan, Submission, Work};
 use lazy_attn_types::{ExecError, Executor, RequestId, SequenceId, StepInput, StepOutput, Timestamp};
 
-use crate::command::{Command, Job};
+use crate::command::{Answerer, Command, Job, Question};
+use crate::documents::pin_error;
 use crate::egress::LiveRequest;
 use crate::flatten::flatten;
 use crate::handle::Shared;
 use crate::observe::StepMeter;
 use crate::sampling::SamplingScratch;
+use crate::watch::News;
 use crate::{EngineError, EngineStats, Observation};
 
 /// Whether the loop goes on.
@@ -35,6 +37,7 @@ pub(crate) struct StepLoop {
     scratch: SamplingScratch,
     stats: EngineStats,
     meter: StepMeter,
+    news: News,
 }
 
 impl StepLoop {
@@ -54,6 +57,7 @@ impl StepLoop {
             owners: HashMap::new(),
             scratch: SamplingScratch::default(),
             stats: EngineStats::default(),
+            news: News::default(),
         }
     }
 
@@ -111,6 +115,9 @@ impl StepLoop {
                 // Whoever asked may have given up.
                 let _ = reply.send(self.stats);
             }
+            Command::Ask(Question(question)) => {
+                question(&mut Answerer { scheduler: &mut self.scheduler, news: &mut self.news });
+            }
             Command::ShutDown => return Flow::Stop,
         }
         Flow::GoOn
@@ -123,7 +130,7 @@ impl StepLoop {
             request,
             sequences: job.sequences.clone(),
             context: Arc::clone(&prepared.context),
-            max_tokens: prepared.stopping.max_tokens,
+            max_tokens: prepared.max_tokens(),
             scope: prepared.scope(request),
             tenant: prepared.tenant,
             priority: prepared.priority,
@@ -143,6 +150,7 @@ impl StepLoop {
         // A step may be long, and who asks meanwhile should see who runs in it.
         self.publish();
         self.publish_admissions(&plan, now);
+        self.finish_filled(&plan, now);
         if plan.runs.is_empty() {
             // Nobody could start: those who never can were told so.
             self.scheduler.commit(plan, &[], now);
@@ -172,6 +180,26 @@ impl StepLoop {
         }
         for rejected in &plan.rejected {
             self.fail(rejected.request, refusal(rejected.error.clone()));
+        }
+    }
+
+    /// Ends the requests that wanted the KV of a document and nothing else.
+    fn finish_filled(&mut self, plan: &StepPlan, now: Timestamp) {
+        for sequence in &plan.filled {
+            let Some(&request) = self.owners.get(sequence) else { continue };
+            // Before the next plan, so nothing can have evicted it.
+            let to_pin = self.requests.get(&request).and_then(LiveRequest::document_to_pin);
+            match to_pin.map_or(Ok(()), |key| self.scheduler.pin(key).map_err(pin_error)) {
+                Ok(()) => self.finish(request, now),
+                Err(error) => self.fail(request, error),
+            }
+        }
+    }
+
+    fn finish(&mut self, request: RequestId, now: Timestamp) {
+        if let Some(live) = self.forget(request) {
+            self.stats.requests_done += 1;
+            live.done(now);
         }
     }
 
@@ -229,10 +257,7 @@ impl StepLoop {
             self.fail(request, error);
         }
         for request in ended {
-            if let Some(live) = self.forget(request) {
-                self.stats.requests_done += 1;
-                live.done(now);
-            }
+            self.finish(request, now);
         }
     }
 
@@ -266,6 +291,7 @@ impl StepLoop {
     }
 
     fn publish(&mut self) {
+        self.news.publish(&mut self.scheduler);
         self.stats.sched = self.scheduler.stats();
         self.stats.requests_running = self.requests.len().saturating_sub(self.stats.sched.waiting);
         self.shared.observer.observe(&Observation::State(&self.stats));

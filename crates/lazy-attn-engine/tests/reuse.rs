@@ -30,6 +30,8 @@ fn permuted_documents_are_reused_in_every_order() {
         prompt_tokens: num_document_tokens + 5,
         cached_prompt_tokens: 0,
         computed_prompt_tokens: num_document_tokens + 5,
+        // The last prompt token opens the tail, which nobody else can use.
+        cache_creation_tokens: num_document_tokens + 4,
         completion_tokens: 4,
         documents_total: 3,
         documents_reused: 0,
@@ -41,6 +43,7 @@ fn permuted_documents_are_reused_in_every_order() {
         let reused = Usage {
             cached_prompt_tokens: num_document_tokens,
             computed_prompt_tokens: 5,
+            cache_creation_tokens: 4,
             documents_reused: 3,
             ..nothing_reused
         };

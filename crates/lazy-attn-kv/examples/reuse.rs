@@ -12,6 +12,7 @@ fn main() -> Result<(), KvError> {
         num_blocks: 8,
         block_size: BlockSize::DEFAULT,
         kv_bytes_per_token: 1024,
+        max_pinned_blocks: u32::MAX,
         policy: EvictionPolicy::CostAware,
     };
     let mut cache = KvCache::new(config);

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use lazy_attn_types::{BlockSize, SegmentHandle, SegmentKey, SegmentKind, Timestamp};
 
 use crate::entry::{Address, Entry};
+use crate::event::{EventLog, KvEvent};
 use crate::policy::EvictionQueue;
 use crate::stats::Counters;
 use crate::{
@@ -21,6 +22,8 @@ pub struct KvConfig {
     pub block_size: BlockSize,
     /// Bytes of keys and values per token, for the statistics.
     pub kv_bytes_per_token: u64,
+    /// Most blocks that pins may keep from eviction.
+    pub max_pinned_blocks: u32,
     /// Who is evicted.
     pub policy: EvictionPolicy,
 }
@@ -38,6 +41,7 @@ pub struct KvCache {
     pub(crate) queue: EvictionQueue,
     pub(crate) counters: Counters,
     pub(crate) generation: u64,
+    pub(crate) events: EventLog,
     next_handle: u64,
 }
 
@@ -53,6 +57,7 @@ impl KvCache {
             queue: EvictionQueue::new(config.policy),
             counters: Counters::default(),
             generation: 0,
+            events: EventLog::default(),
             next_handle: 0,
         }
     }
@@ -155,7 +160,11 @@ impl KvCache {
         assert!(computed <= entry.num_tokens, "{handle:?} is filled past its {} tokens", entry.num_tokens);
         let is_complete = computed == entry.num_tokens;
         entry.state = if is_complete { FillState::Complete } else { FillState::Filling { computed } };
-        entry.state
+        let (state, key, num_tokens) = (entry.state, entry.address.1, entry.num_tokens);
+        if is_complete && entry.is_shared_document() {
+            self.events.push(KvEvent::Stored { key, num_tokens });
+        }
+        state
     }
 
     /// Forgets what a filling segment holds, after its blocks were spoilt; its references stay.
@@ -201,11 +210,18 @@ impl KvCache {
     /// Keeps a complete shared segment from eviction until it is unpinned as often as pinned.
     ///
     /// # Errors
-    /// [`KvError::NotResident`] unless it is resident and complete.
+    /// [`KvError::NotResident`] unless it is resident and complete, [`KvError::PinBound`] if more than
+    /// [`KvConfig::max_pinned_blocks`] would be pinned.
     pub fn pin(&mut self, key: SegmentKey) -> Result<(), KvError> {
         let handle = self.by_address.get(&(Scope::Shared, key)).copied();
         let complete = handle.filter(|&handle| self.entry(handle).state == FillState::Complete);
         let handle = complete.ok_or(KvError::NotResident { key })?;
+        let entry = self.entry(handle);
+        let (needed, pinned) = (entry.lease.num_blocks(), self.counters.pinned_blocks);
+        let max = self.config.max_pinned_blocks;
+        if entry.num_pins == 0 && pinned.saturating_add(needed) > max {
+            return Err(KvError::PinBound { needed, pinned, max });
+        }
         self.leave_queue(handle);
         let entry = self.entry_mut(handle);
         entry.num_pins += 1;
@@ -271,6 +287,9 @@ impl KvCache {
             assert!(entry.num_refs == 0 && entry.num_pins == 0, "{handle:?} is dropped while it is in use");
             self.by_address.remove(&entry.address);
             self.counters.documents -= usize::from(entry.kind == SegmentKind::Document);
+            if entry.is_complete() && entry.is_shared_document() {
+                self.events.push(KvEvent::Evicted { key: entry.address.1, num_tokens: entry.num_tokens });
+            }
             self.pool.release(entry.lease);
         }
     }

@@ -30,6 +30,15 @@ impl Entry {
         self.num_refs == 0
     }
 
+    pub(crate) fn is_complete(&self) -> bool {
+        self.state == FillState::Complete
+    }
+
+    /// A document that everyone may find.
+    pub(crate) fn is_shared_document(&self) -> bool {
+        self.kind == SegmentKind::Document && self.address.0 == Scope::Shared
+    }
+
     pub(crate) fn is_evictable(&self) -> bool {
         self.is_cached() && self.num_pins == 0
     }

@@ -25,6 +25,19 @@ pub enum KvError {
         /// Key of the segment.
         key: SegmentKey,
     },
+    /// Pins would keep too much of the pool.
+    #[error(
+        "the segment has {needed} KV blocks and {pinned} are pinned already, but at most {max} may be; unpin documents \
+         or give the cache more memory"
+    )]
+    PinBound {
+        /// Blocks of the segment.
+        needed: u32,
+        /// Blocks pinned already.
+        pinned: u32,
+        /// Most blocks that may be pinned.
+        max: u32,
+    },
     /// There is no pin to take away.
     #[error("{key:?} is not pinned")]
     NotPinned {

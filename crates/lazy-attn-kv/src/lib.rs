@@ -7,11 +7,13 @@
 //! * [`policy`]: what a segment costs to make again, and who is evicted first.
 //! * [`segment`]: what a caller asks for and what it holds.
 //! * [`cache`]: the content-addressed store over the pool: reserve, fill, release, pin.
+//! * [`event`]: what came and went, for whoever mirrors the cache.
 //! * [`stats`]: counters, and the check that every block has exactly one owner.
 
 pub mod cache;
 mod entry;
 pub mod error;
+pub mod event;
 pub mod policy;
 pub mod pool;
 mod reserve;
@@ -20,6 +22,7 @@ pub mod stats;
 
 pub use cache::{KvCache, KvConfig};
 pub use error::KvError;
+pub use event::KvEvent;
 pub use policy::{EvictionPolicy, RecomputeCost};
 pub use pool::{BlockLease, BlockPool};
 pub use segment::{

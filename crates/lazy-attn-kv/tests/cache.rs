@@ -16,6 +16,7 @@ fn cache(num_blocks: u32) -> KvCache {
         num_blocks,
         block_size,
         kv_bytes_per_token: 10,
+        max_pinned_blocks: u32::MAX,
         policy: EvictionPolicy::CostAware,
     })
 }

@@ -59,7 +59,13 @@ fn recomputed_share(policy: EvictionPolicy, seed: u64) -> f64 {
     let (documents, popularity) = (documents(&mut rng), zipf());
     let block_size = BlockSize::DEFAULT;
     let all: u32 = documents.iter().map(|document| block_size.blocks_for(document.num_tokens)).sum();
-    let config = KvConfig { num_blocks: all / 5, block_size, kv_bytes_per_token: 1, policy };
+    let config = KvConfig {
+        num_blocks: all / 5,
+        block_size,
+        kv_bytes_per_token: 1,
+        max_pinned_blocks: u32::MAX,
+        policy,
+    };
     let mut cache = KvCache::new(config);
     let (mut spent, mut asked) = (0u64, 0u64);
     for query in 0..NUM_QUERIES {

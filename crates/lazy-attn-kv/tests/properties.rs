@@ -58,7 +58,13 @@ fn need(name: u8, is_private: bool) -> SegmentNeed {
 impl World {
     fn new(policy: EvictionPolicy) -> World {
         let block_size = BlockSize::new(4).unwrap();
-        let config = KvConfig { num_blocks: NUM_BLOCKS, block_size, kv_bytes_per_token: 1, policy };
+        let config = KvConfig {
+            num_blocks: NUM_BLOCKS,
+            block_size,
+            kv_bytes_per_token: 1,
+            max_pinned_blocks: u32::MAX,
+            policy,
+        };
         World { cache: KvCache::new(config), held: Vec::new(), pins: HashMap::new(), now: Timestamp(0) }
     }
 

@@ -55,6 +55,7 @@ fn busy(num_slots: u32, num_waiting: u32) -> Scheduler {
         num_blocks: NUM_RUNNING * (MAX_TOKENS / 256) + MAX_TOKENS / 512,
         block_size: BlockSize::new(256).unwrap(),
         kv_bytes_per_token: 1,
+        max_pinned_blocks: u32::MAX,
         policy: EvictionPolicy::CostAware,
     });
     let config = SchedConfig {

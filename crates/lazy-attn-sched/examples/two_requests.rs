@@ -23,7 +23,13 @@ fn context(question: u32) -> Result<Context, Box<dyn Error>> {
 fn main() -> Result<(), Box<dyn Error>> {
     let block_size = BlockSize::DEFAULT;
     let policy = EvictionPolicy::CostAware;
-    let kv = KvCache::new(KvConfig { num_blocks: 32, block_size, kv_bytes_per_token: 1024, policy });
+    let kv = KvCache::new(KvConfig {
+        num_blocks: 32,
+        block_size,
+        kv_bytes_per_token: 1024,
+        max_pinned_blocks: 16,
+        policy,
+    });
     let admission = AdmissionPolicy::default();
     let config = SchedConfig {
         max_step_tokens: 32,

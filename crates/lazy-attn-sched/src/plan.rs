@@ -135,6 +135,8 @@ pub struct StepPlan {
     pub runs: Vec<PlannedRun>,
     /// Sequences that start.
     pub admitted: Vec<Admitted>,
+    /// Sequences that ended because they generate nothing and all their segments are complete.
+    pub filled: Vec<SequenceId>,
     /// Requests that never can, and those whose deadline passed.
     pub rejected: Vec<Rejected>,
     /// Sequences running, the admitted ones included.

@@ -62,7 +62,7 @@ impl<'a> Planner<'a> {
             }
         }
         let is_planned = self.fill_runs.contains_key(&running.tail.handle());
-        if self.left > kept && !is_planned {
+        if self.left > kept && !is_planned && running.max_tokens > 0 {
             self.push_tail(running, Work::FirstToken);
         }
     }

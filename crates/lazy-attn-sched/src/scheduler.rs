@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use lazy_attn_kv::{FillState, KvCache, KvError, KvStats, ReserveRequest};
-use lazy_attn_types::{RequestId, SequenceId, Timestamp, TokenId};
+use lazy_attn_kv::{FillState, KvCache, KvError, KvEvent, KvStats, ReserveRequest};
+use lazy_attn_types::{RequestId, SegmentKey, SequenceId, Timestamp, TokenId};
 
 use crate::admission::{AdmissionQueue, Waiting};
 use crate::fill::Fills;
@@ -85,6 +85,32 @@ impl Scheduler {
         &self.kv
     }
 
+    /// Keeps a complete document from eviction until it is unpinned as often as pinned.
+    ///
+    /// # Errors
+    /// As [`KvCache::pin`].
+    pub fn pin(&mut self, key: SegmentKey) -> Result<(), KvError> {
+        self.kv.pin(key)
+    }
+
+    /// Takes one pin away.
+    ///
+    /// # Errors
+    /// As [`KvCache::unpin`].
+    pub fn unpin(&mut self, key: SegmentKey) -> Result<(), KvError> {
+        self.kv.unpin(key)
+    }
+
+    /// Starts to record what comes into and goes out of the cache; see [`KvCache::record_events`].
+    pub fn record_kv_events(&mut self) {
+        self.kv.record_events();
+    }
+
+    /// The changes of the cache since the last call, oldest first.
+    pub fn take_kv_events(&mut self) -> Vec<KvEvent> {
+        self.kv.take_events()
+    }
+
     /// Where the scheduler stands.
     #[must_use]
     pub fn stats(&self) -> SchedStats {
@@ -106,7 +132,7 @@ impl Scheduler {
     /// if [`SchedConfig::max_waiting`] requests wait already; [`SchedError::BacklogFull`] if more than
     /// [`SchedConfig::max_waiting_tokens`] would; [`SchedError::DeadlineExceeded`] and
     /// [`SchedError::DeadlineUnmeetable`] if its deadline has passed or comes before the estimate of its first token;
-    /// [`SchedError::Config`] if it has no sequence or generates nothing.
+    /// [`SchedError::Config`] if it has no sequence.
     ///
     /// The estimate: prompt tokens that running sequences lack, that wait and go earlier, and its own, times the time
     /// per prompt token in the recent steps that ran any. Time spent waiting for a slot or for blocks is left out, so it
@@ -115,9 +141,6 @@ impl Scheduler {
         let allowed = "at least 1";
         if submission.sequences.is_empty() {
             return Err(SchedError::Config { field: "sequences", value: 0, allowed });
-        }
-        if submission.max_tokens == 0 {
-            return Err(SchedError::Config { field: "max_tokens", value: 0, allowed });
         }
         let config = self.kv.config();
         let needed = blocks_needed(&submission.context, submission.tail_tokens(), config.block_size);
@@ -187,6 +210,7 @@ impl Scheduler {
         self.plan_is_open = true;
         self.planned = now;
         self.admit(now, &mut admitted, &mut rejected);
+        let filled = self.end_filled(now);
         let planner = Planner::new(&self.kv, &self.fills, self.config.max_step_tokens);
         let runs = planner.plan(&self.running);
         assert!(self.running.len() == 0 || !runs.is_empty(), "some running sequence can always go on");
@@ -194,6 +218,7 @@ impl Scheduler {
             step: self.step,
             runs,
             admitted,
+            filled,
             rejected,
             num_running: self.running.len(),
             num_waiting: self.queue.len(),
@@ -251,7 +276,7 @@ impl Scheduler {
         }
         for running in self.running.iter() {
             assert!(
-                running.num_written < running.max_tokens,
+                running.num_written < running.max_tokens || running.max_tokens == 0,
                 "{} has a slot for its next token",
                 running.sequence
             );
@@ -288,6 +313,22 @@ impl Scheduler {
                 }
             }
         }
+    }
+
+    /// Ends the sequences that generate nothing and whose segments are complete. Nothing is evicted between this and the
+    /// next plan, so the caller can still pin what they filled.
+    fn end_filled(&mut self, now: Timestamp) -> Vec<SequenceId> {
+        let is_filled = |running: &&Running| {
+            let mut placed = running.placed.iter();
+            running.max_tokens == 0
+                && placed.all(|placed| self.kv.state(placed.handle) == FillState::Complete)
+        };
+        let filled: Vec<SequenceId> =
+            self.running.iter().filter(is_filled).map(|running| running.sequence).collect();
+        for &sequence in &filled {
+            self.end(sequence, now);
+        }
+        filled
     }
 
     fn start(&mut self, running: Running) {

@@ -15,7 +15,8 @@ pub struct Submission {
     pub sequences: Vec<SequenceId>,
     /// The prompt.
     pub context: Arc<Context>,
-    /// Most tokens each sequence generates, at least 1.
+    /// Most tokens each sequence generates. With 0 the segments of the context are computed and nothing else: the last
+    /// prompt token is not run, and the sequence ends when they are complete.
     pub max_tokens: u32,
     /// Who may find the segments: [`Scope::Private`] bypasses the cache.
     pub scope: Scope,

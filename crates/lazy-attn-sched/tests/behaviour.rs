@@ -109,7 +109,13 @@ fn a_request_that_bypasses_the_cache_reads_nothing_and_leaves_nothing() {
 fn what_pins_keep_from_ever_fitting_is_rejected_and_the_next_request_runs() {
     let block_size = BlockSize::new(4).unwrap();
     let policy = EvictionPolicy::CostAware;
-    let mut kv = KvCache::new(KvConfig { num_blocks: 8, block_size, kv_bytes_per_token: 1, policy });
+    let mut kv = KvCache::new(KvConfig {
+        num_blocks: 8,
+        block_size,
+        kv_bytes_per_token: 1,
+        max_pinned_blocks: u32::MAX,
+        policy,
+    });
     let pinned = submission(9, &[Doc(9, 16), Text(1, 1)], 1, 1).needs();
     let mut granted = kv.reserve(&ReserveRequest { segments: &pinned, tail_tokens: 0 }, NOW).unwrap();
     let reference = granted.segments.remove(0).reference;

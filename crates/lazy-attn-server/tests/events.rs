@@ -43,6 +43,7 @@ fn done() -> Event {
         prompt_tokens: 5,
         cached_prompt_tokens: 3,
         computed_prompt_tokens: 2,
+        cache_creation_tokens: 2,
         completion_tokens: 3,
         documents_total: 1,
         documents_reused: 1,

@@ -59,7 +59,13 @@ pub(crate) fn scheduler_with(bounds: Bounds) -> Scheduler {
     let Bounds { num_blocks, max_step_tokens, max_running, max_waiting, admission, .. } = bounds;
     let block_size = BlockSize::new(4).unwrap();
     let policy = EvictionPolicy::CostAware;
-    let kv = KvCache::new(KvConfig { num_blocks, block_size, kv_bytes_per_token: 1, policy });
+    let kv = KvCache::new(KvConfig {
+        num_blocks,
+        block_size,
+        kv_bytes_per_token: 1,
+        max_pinned_blocks: u32::MAX,
+        policy,
+    });
     let max_waiting_tokens = bounds.max_waiting_tokens;
     let config = SchedConfig { max_step_tokens, max_running, max_waiting, max_waiting_tokens, admission };
     Scheduler::new(config, kv).unwrap()
