@@ -101,6 +101,21 @@ impl Metrics {
         }
     }
 
+    /// For tests: of a model called `m`.
+    #[cfg(test)]
+    pub(super) fn of_nothing() -> Metrics {
+        let info = ExecutorInfo {
+            vocab_size: 9,
+            num_blocks: 8,
+            block_size: lazy_attn_types::BlockSize::DEFAULT,
+            kv_bytes_per_token: 2,
+            max_step_tokens: 4,
+            max_context_tokens: 32,
+            fingerprint: lazy_attn_types::Fingerprint([0; 32]),
+        };
+        Metrics::new("m", &info)
+    }
+
     /// A request was refused before it reached the engine.
     pub fn refused(&self, rejection: Rejection) {
         self.requests.count(Outcome::Rejected as usize);
@@ -228,22 +243,7 @@ fn micros(duration: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use lazy_attn_types::{BlockSize, Fingerprint};
-
     use super::*;
-
-    fn metrics() -> Metrics {
-        let info = ExecutorInfo {
-            vocab_size: 9,
-            num_blocks: 8,
-            block_size: BlockSize::DEFAULT,
-            kv_bytes_per_token: 2,
-            max_step_tokens: 4,
-            max_context_tokens: 32,
-            fingerprint: Fingerprint([0; 32]),
-        };
-        Metrics::new("m", &info)
-    }
 
     fn shows(metrics: &Metrics, line: &str) {
         let text = metrics.render();
@@ -252,7 +252,7 @@ mod tests {
 
     #[test]
     fn the_sharing_factor_is_that_of_the_last_step_and_one_when_nothing_runs() {
-        let metrics = metrics();
+        let metrics = Metrics::of_nothing();
         shows(&metrics, "lazyattn_shared_kv_factor{model=\"m\"} 1");
         metrics.observe(&Observation::Sharing { attended_tokens: 100, distinct_tokens: 40 });
         metrics.observe(&Observation::State(&EngineStats { requests_running: 2, ..EngineStats::default() }));
@@ -264,7 +264,7 @@ mod tests {
 
     #[test]
     fn durations_are_shown_in_seconds() {
-        let metrics = metrics();
+        let metrics = Metrics::of_nothing();
         metrics.observe(&Observation::Admitted { queue: Duration::from_micros(2500) });
         shows(&metrics, "lazyattn_queue_seconds_bucket{model=\"m\",le=\"0.001\"} 0");
         shows(&metrics, "lazyattn_queue_seconds_bucket{model=\"m\",le=\"0.0025\"} 1");
