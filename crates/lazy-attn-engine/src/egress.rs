@@ -211,7 +211,8 @@ impl LiveRequest {
         let usage = self.usage();
         let timing = self.times.timing();
         let since_submitted = Duration::from_micros(now.micros_since(self.times.submitted));
-        self.observer.observe(&Observation::Done { since_submitted, decode: timing.decode });
+        let decode = self.times.first_token.map(|_| timing.decode);
+        self.observer.observe(&Observation::Done { since_submitted, decode });
         tracing::debug!(parent: &self.job.span, completion_tokens = usage.completion_tokens, "finished");
         self.send(Event::Done { usage, timing });
     }

@@ -57,8 +57,8 @@ pub enum Observation<'a> {
     Done {
         /// Time since it was submitted.
         since_submitted: Duration,
-        /// From its first token to its last.
-        decode: Duration,
+        /// From its first token to its last; `None` for a request that only encodes a document.
+        decode: Option<Duration>,
     },
     /// A request was refused, failed or ended at its deadline; which of them, the error says.
     Failed {

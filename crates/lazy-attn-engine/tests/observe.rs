@@ -7,7 +7,10 @@ mod common;
 use std::sync::{Arc, Mutex};
 
 use common::{Gate, Rig, RigOptions, answer, doc, free, gated, read, request, text};
-use lazy_attn_engine::{CancelCause, EngineConfig, EngineError, Observation, Observer};
+use lazy_attn_engine::{
+    CancelCause, EncodeRequest, EngineConfig, EngineError, Observation, Observer, PartContent, Pin,
+};
+use lazy_attn_types::TenantSalt;
 
 /// Writes down everything but where the engine stands.
 #[derive(Default)]
@@ -55,7 +58,7 @@ fn times_of_a_request_are_those_of_the_clock() {
     assert_eq!(recorder.of("DocumentEncoded"), ["DocumentEncoded { took: 4ms }"]);
     assert_eq!(recorder.of("FirstToken"), ["FirstToken { since_submitted: 5ms, prefill: 5ms }"]);
     assert_eq!(recorder.of("NextToken"), ["NextToken { since_last: 1ms }"; 2]);
-    assert_eq!(recorder.of("Done"), ["Done { since_submitted: 7ms, decode: 2ms }"]);
+    assert_eq!(recorder.of("Done"), ["Done { since_submitted: 7ms, decode: Some(2ms) }"]);
     let steps = recorder.of("Step");
     assert_eq!(steps.len(), 7);
     assert_eq!(steps[0], "Step { took: 1ms, num_tokens: 8, num_sequences: 1 }");
@@ -116,6 +119,22 @@ fn every_request_ends_once_and_says_how() {
         failed.len() == 2 && failed[0].contains("parts") && failed[1].contains("QueueFull"),
         "{failed:?}"
     );
+}
+
+#[test]
+fn a_document_put_ahead_of_its_use_is_a_request_without_tokens() {
+    let (rig, recorder) = rig(free, EngineConfig::default());
+    let content = PartContent::Text("The lamp burns oil.".into());
+    let tenant = TenantSalt::SINGLE_USER;
+    read(
+        rig.handle
+            .encode(EncodeRequest { content, tenant, pin: Pin::No, priority: 0, timeout: None })
+            .unwrap(),
+    );
+    assert_eq!(recorder.of("Document"), ["Document { outcome: Miss, num_tokens: 19 }"]);
+    assert_eq!(recorder.of("DocumentEncoded"), ["DocumentEncoded { took: 0ns }"]);
+    assert_eq!(recorder.of("Done"), ["Done { since_submitted: 0ns, decode: None }"]);
+    assert!(recorder.of("FirstToken").is_empty() && recorder.of("Sharing").is_empty());
 }
 
 #[test]

@@ -28,6 +28,8 @@ pub enum Rejection {
     ContextTooLong,
     /// The KV memory could never hold it.
     KvNeverFits,
+    /// Pins would keep too much of the KV memory.
+    PinBound,
     /// Too many requests wait.
     QueueFull,
     /// Too many prompt tokens wait.
@@ -42,11 +44,12 @@ pub enum Rejection {
 
 impl Rejection {
     /// In lower case, the reasons of `google.rpc.ErrorInfo`.
-    pub(super) const WORDS: [&str; 9] = [
+    pub(super) const WORDS: [&str; 10] = [
         "invalid_field",
         "unknown_model",
         "context_too_long",
         "kv_never_fits",
+        "pin_bound",
         "queue_full",
         "backlog_full",
         "intake_full",
@@ -91,6 +94,7 @@ impl Failure {
             EngineError::Param(_) | EngineError::Invalid { .. } => Failure::Rejected(Rejection::InvalidField),
             EngineError::ContextTooLong { .. } => Failure::Rejected(Rejection::ContextTooLong),
             EngineError::NeverFits { .. } => Failure::Rejected(Rejection::KvNeverFits),
+            EngineError::PinBound { .. } => Failure::Rejected(Rejection::PinBound),
             EngineError::QueueFull { .. } => Failure::Rejected(Rejection::QueueFull),
             EngineError::BacklogFull { .. } => Failure::Rejected(Rejection::BacklogFull),
             EngineError::DeadlineUnmeetable { .. } => Failure::Rejected(Rejection::DeadlineUnmeetable),

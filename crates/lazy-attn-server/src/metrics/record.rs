@@ -19,7 +19,7 @@ pub struct Metrics {
     model: String,
     model_labels: Vec<(&'static str, String)>,
     requests: ByWord<4>,
-    rejections: ByWord<9>,
+    rejections: ByWord<10>,
     cancelled: ByWord<2>,
     lookups: ByWord<3>,
     reused_tokens: Counter,
@@ -210,8 +210,10 @@ impl Observer for Metrics {
             Observation::NextToken { since_last } => times.inter_token.observe(micros(since_last)),
             Observation::Done { since_submitted, decode } => {
                 self.requests.count(Outcome::Done as usize);
-                times.e2e.observe(micros(since_submitted));
-                times.decode.observe(micros(decode));
+                if let Some(decode) = decode {
+                    times.e2e.observe(micros(since_submitted));
+                    times.decode.observe(micros(decode));
+                }
             }
             Observation::Failed { error } => match Failure::of(error) {
                 Failure::Rejected(rejection) => self.refused(rejection),
