@@ -186,7 +186,11 @@ async fn after_a_session_every_metric_has_appeared_and_the_counters_add_up() {
     let found = |outcome| scrape.sum("document_lookups_total", &[("outcome", outcome)]);
     assert!(found("device") + found("joined") >= 2 && found("miss") >= 10);
 
+    let load = session.client.load().await.unwrap();
+    let gauges = ["kv_blocks_total", "requests_waiting"].map(|name| scrape.sum(name, &[]));
+    assert_eq!([u64::from(load.kv_blocks_total), u64::from(load.requests_waiting)], gauges);
     let stats = session.rig.handle.settled_stats().unwrap();
+    assert_eq!((load.tokens_generated, load.steps), (stats.tokens_generated, stats.sched.steps));
     let count = |name: &str| scrape.sum(&format!("{name}_count"), &[]);
     assert_eq!(count("queue_seconds"), tally.done + tally.put + tally.failed);
     assert_eq!([count("e2e_seconds"), count("decode_seconds")], [tally.done; 2]);
