@@ -106,6 +106,7 @@ impl Drop for RequestStream {
         if !self.has_ended {
             // An engine that is gone holds no blocks.
             let _ = self.commands.send(Command::Cancel(self.request, self.cause));
+            tracing::debug!(request_id = self.request.0, cause = ?self.cause, "given up");
         }
     }
 }

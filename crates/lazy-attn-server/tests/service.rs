@@ -4,10 +4,10 @@
 
 mod common;
 
-use common::{Options, PATIENCE, admitted, answer, document, expected, request, start};
+use common::{Options, PATIENCE, admitted, answer, document, expected, keys, request, start};
 use lazy_attn_proto::v1::{CacheOutcome, ServerState};
 use lazy_attn_proto::{Client, ClientOptions};
-use lazy_attn_server::{ApiKeys, Exposure, ServeError, bind};
+use lazy_attn_server::{Exposure, ServeError, bind};
 use tokio::time::timeout;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -18,11 +18,6 @@ use tonic_types::StatusExt;
 
 const GENERATION: &str = "lazyattn.v1.GenerationService";
 const ENGINE: &str = "lazyattn.v1.EngineService";
-
-fn keys() -> ApiKeys {
-    let line = |tenant: &str, key: &str| format!("{tenant}:{}\n", blake3::hash(key.as_bytes()).to_hex());
-    ApiKeys::parse(&format!("{}{}", line("red", "red-key"), line("blue", "blue-key"))).unwrap()
-}
 
 async fn health(url: &str, service: &str) -> Result<ServingStatus, Status> {
     let channel = Channel::from_shared(url.to_owned()).unwrap().connect().await.unwrap();

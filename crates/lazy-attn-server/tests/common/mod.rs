@@ -2,12 +2,16 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, dead_code, reason = "each test file uses its own part of this")]
 
+pub(crate) mod measure;
 pub(crate) mod scrape;
+pub(crate) mod tunnel;
 
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use lazy_attn_engine::{Engine, EngineConfig, EngineHandle, EngineParts, Part as EnginePart, Tokenizer};
+use lazy_attn_engine::{
+    Clock, Engine, EngineConfig, EngineHandle, EngineParts, Part as EnginePart, Tokenizer,
+};
 use lazy_attn_proto::v1::{self, generate_response::Event, inline_document, part};
 use lazy_attn_proto::{Client, ClientOptions};
 use lazy_attn_server::convert::{ChatPrompt, ChatRenderer, Collector, Defaults, Limits};
@@ -26,27 +30,72 @@ use tonic::{Status, Streaming};
 /// Long enough for any machine, short enough to fail rather than hang.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Holds steps back while it is shut.
+/// Holds steps back while it is shut, all but those it is told to let through.
 #[derive(Clone, Default)]
-pub(crate) struct Latch(Arc<(Mutex<bool>, Condvar)>);
+pub(crate) struct Latch(Arc<(Mutex<Steps>, Condvar)>);
 
-impl Latch {
-    pub(crate) fn shut(&self) {
-        *self.0.0.lock().unwrap() = true;
-    }
+struct Steps {
+    num_run: u64,
+    /// Every step while the latch is open.
+    num_allowed: u64,
+    is_held: bool,
+}
 
-    pub(crate) fn open(&self) {
-        *self.0.0.lock().unwrap() = false;
-        self.0.1.notify_all();
-    }
-
-    fn pass(&self) {
-        let _open = self.0.1.wait_while(self.0.0.lock().unwrap(), |is_shut| *is_shut).unwrap();
+impl Default for Steps {
+    fn default() -> Steps {
+        Steps { num_run: 0, num_allowed: u64::MAX, is_held: false }
     }
 }
 
+impl Latch {
+    pub(crate) fn shut(&self) {
+        let mut steps = self.0.0.lock().unwrap();
+        steps.num_allowed = steps.num_run;
+    }
+
+    pub(crate) fn open(&self) {
+        self.0.0.lock().unwrap().num_allowed = u64::MAX;
+        self.0.1.notify_all();
+    }
+
+    /// Lets `num_steps` more through a shut latch.
+    pub(crate) fn allow(&self, num_steps: u64) {
+        let mut steps = self.0.0.lock().unwrap();
+        steps.num_allowed = steps.num_allowed.saturating_add(num_steps);
+        self.0.1.notify_all();
+    }
+
+    /// Steps that went through so far.
+    pub(crate) fn num_run(&self) -> u64 {
+        self.0.0.lock().unwrap().num_run
+    }
+
+    /// Waits until a step stands before the shut latch, with those allowed behind it.
+    pub(crate) async fn held(&self) {
+        wait_until(|| self.0.0.lock().unwrap().is_held).await;
+    }
+
+    fn pass(&self) {
+        let mut steps = self.0.0.lock().unwrap();
+        steps.is_held = steps.num_run >= steps.num_allowed;
+        let mut steps = self.0.1.wait_while(steps, |steps| steps.num_run >= steps.num_allowed).unwrap();
+        steps.is_held = false;
+        steps.num_run += 1;
+    }
+}
+
+/// Waits for something that another task or thread brings about.
+pub(crate) async fn wait_until(condition: impl Fn() -> bool) {
+    let wait = async {
+        while !condition() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, wait).await.unwrap();
+}
+
 struct Latched {
-    inner: FakeExecutor,
+    inner: Box<dyn Executor>,
     latch: Latch,
 }
 
@@ -58,6 +107,36 @@ impl Executor for Latched {
     fn execute(&mut self, input: &StepInput) -> Result<StepOutput, ExecError> {
         self.latch.pass();
         self.inner.execute(input)
+    }
+}
+
+/// Steps that take real time, as those of a device do, and think nothing: each token is followed by the next number.
+pub(crate) struct Paced {
+    info: ExecutorInfo,
+    step: Duration,
+    token: Duration,
+}
+
+impl Paced {
+    /// `step` for each step and `token` for each of its tokens.
+    pub(crate) fn new(config: FakeConfig, step: Duration, token: Duration) -> Paced {
+        Paced { info: FakeExecutor::new(config).info().clone(), step, token }
+    }
+}
+
+impl Executor for Paced {
+    fn info(&self) -> &ExecutorInfo {
+        &self.info
+    }
+
+    fn execute(&mut self, input: &StepInput) -> Result<StepOutput, ExecError> {
+        std::thread::sleep(self.step + self.token * input.tokens.len() as u32);
+        let vocab_size = self.info.vocab_size as usize;
+        let mut logits = vec![0.0; input.output_tokens.len() * vocab_size];
+        for (row, &output) in logits.chunks_exact_mut(vocab_size).zip(&input.output_tokens) {
+            row[(input.tokens[output as usize].0 as usize + 1) % vocab_size] = 1.0;
+        }
+        Ok(StepOutput { logits })
     }
 }
 
@@ -74,6 +153,14 @@ pub(crate) struct Options {
     pub(crate) engine: EngineConfig,
     pub(crate) executor: FakeConfig,
     pub(crate) keys: Option<ApiKeys>,
+    /// The system's clock unless given.
+    pub(crate) clock: Option<Arc<dyn Clock>>,
+}
+
+/// Keys of two tenants: `red-key` and `blue-key`.
+pub(crate) fn keys() -> ApiKeys {
+    let line = |tenant: &str, key: &str| format!("{tenant}:{}\n", blake3::hash(key.as_bytes()).to_hex());
+    ApiKeys::parse(&format!("{}{}", line("red", "red-key"), line("blue", "blue-key"))).unwrap()
 }
 
 /// A running server.
@@ -96,9 +183,16 @@ impl Drop for Rig {
 }
 
 pub(crate) async fn start(options: Options) -> Rig {
+    let executor = FakeExecutor::new(options.executor);
+    let probe = executor.probe();
+    let mut rig = start_over(Box::new(executor), options).await;
+    rig.probe = probe;
+    rig
+}
+
+/// A server over `inner`, whose sizes are those of the options.
+pub(crate) async fn start_over(inner: Box<dyn Executor>, options: Options) -> Rig {
     let latch = Latch::default();
-    let inner = FakeExecutor::new(options.executor);
-    let probe = inner.probe();
     let vocab = BpeVocab {
         model: "gpt2".into(),
         pre: "smollm".into(),
@@ -111,7 +205,8 @@ pub(crate) async fn start(options: Options) -> Rig {
     let executor = Box::new(Latched { inner, latch: latch.clone() });
     let metrics = Arc::new(Metrics::new("fake", executor.info()));
     let observer = metrics.clone();
-    let parts = EngineParts { observer, ..EngineParts::new(executor, tokenizer, Vec::new()) };
+    let mut parts = EngineParts { observer, ..EngineParts::new(executor, tokenizer, Vec::new()) };
+    parts.clock = options.clock.unwrap_or(parts.clock);
     let engine = Engine::start(parts, options.engine).unwrap();
     let handle = engine.handle();
     let secret = TenantSecret::from_bytes(&[3; 32]).unwrap();
@@ -134,7 +229,16 @@ pub(crate) async fn start(options: Options) -> Rig {
     let serving = tokio::spawn(server.serve(listener, async {
         let _ = draining.await;
     }));
-    Rig { url, handle, metrics, latch, probe, drain: Some(drain), serving, engine: Some(engine) }
+    Rig {
+        url,
+        handle,
+        metrics,
+        latch,
+        probe: FakeProbe::default(),
+        drain: Some(drain),
+        serving,
+        engine: Some(engine),
+    }
 }
 
 impl Rig {
