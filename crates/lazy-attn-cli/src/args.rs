@@ -1,11 +1,12 @@
 //! What may be written on the command line.
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::ServeArgs;
 
 /// Answers questions over documents whose KV cache is computed once and reused at any place.
 #[derive(Debug, Parser)]
@@ -25,11 +26,14 @@ pub(crate) struct Cli {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Model and engine")]
 pub(crate) struct EngineArgs {
+    /// TOML file of settings; flags and environment variables LAZYATTN_* go before it
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
     /// `embedded`, a .gguf or .safetensors file, a model directory, a hub id, or `random:SEED[:SHAPE]`
     #[arg(long, global = true, default_value = "embedded", value_name = "M")]
     pub(crate) model: String,
     /// How weights are held in memory
-    #[arg(long, global = true, value_enum, default_value_t = WeightDtypeArg::Auto)]
+    #[arg(long, visible_alias = "dtype", global = true, value_enum, default_value_t = WeightDtypeArg::Auto)]
     pub(crate) weight_dtype: WeightDtypeArg,
     /// How keys and values are held in memory
     #[arg(long, global = true, value_enum, default_value_t = KvDtypeArg::Auto)]
@@ -38,7 +42,13 @@ pub(crate) struct EngineArgs {
     #[arg(long, global = true, value_name = "N")]
     pub(crate) threads: Option<NonZeroUsize>,
     /// Memory for keys and values, for example 512MiB or 2GB; 1GiB if absent
-    #[arg(long, global = true, value_name = "SIZE", conflicts_with = "kv_blocks")]
+    #[arg(
+        long = "kv-cache-memory",
+        visible_alias = "kv-memory",
+        global = true,
+        value_name = "SIZE",
+        conflicts_with = "kv_blocks"
+    )]
     pub(crate) kv_memory: Option<ByteSize>,
     /// The same as a number of blocks
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -47,8 +57,8 @@ pub(crate) struct EngineArgs {
     #[arg(long, global = true, value_name = "N", default_value_t = 16)]
     pub(crate) block_size: u32,
     /// Most tokens one step runs
-    #[arg(long, global = true, value_name = "N", default_value_t = 512,
-          value_parser = clap::value_parser!(u32).range(2..))]
+    #[arg(long = "max-num-batched-tokens", visible_alias = "max-step-tokens", global = true, value_name = "N",
+          default_value_t = 512, value_parser = clap::value_parser!(u32).range(2..))]
     pub(crate) max_step_tokens: u32,
     /// What is logged on stderr: error, warn, info, debug or trace, or a filter such as `lazy_attn_engine=debug`
     #[arg(long, global = true, value_name = "LEVEL", default_value = "warn")]
@@ -63,9 +73,11 @@ pub(crate) enum Command {
     /// Run a request in JSON and print the response in JSON
     Generate(GenerateArgs),
     /// Answer requests over gRPC until SIGTERM, then finish what is in flight
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
     /// Ask the embedded model about bundled documents in several orders
     Demo(DemoArgs),
+    /// Print or check the settings of `serve`
+    Config(ConfigArgs),
     /// Check this machine and the model
     Doctor(JsonArg),
     /// List the models that can be loaded here, and why others cannot
@@ -144,27 +156,32 @@ pub(crate) struct GenerateArgs {
     pub(crate) key_file: Option<PathBuf>,
 }
 
-/// `serve`.
+/// `config`.
 #[derive(Debug, Args)]
-pub(crate) struct ServeArgs {
-    /// Address to listen on
-    #[arg(long, value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
-    pub(crate) host: IpAddr,
-    /// Port of the gRPC service; 0 takes any free one
-    #[arg(long, value_name = "PORT", default_value_t = 50051)]
-    pub(crate) grpc_port: u16,
-    /// Listen on an address that other machines can reach, although nothing is encrypted
-    #[arg(long)]
-    pub(crate) insecure_bind: bool,
-    /// Let tools ask for the API's description on an address that other machines can reach
-    #[arg(long)]
-    pub(crate) grpc_reflection: bool,
-    /// File with lines `tenant:HASH`, HASH being the BLAKE3 of an API key in hexadecimal; without it everybody is one tenant
-    #[arg(long, value_name = "FILE")]
-    pub(crate) api_key_file: Option<PathBuf>,
-    /// File with at least 32 random bytes from which tenants' salts are derived; new ones at every start without it
-    #[arg(long, value_name = "FILE")]
-    pub(crate) tenant_secret_file: Option<PathBuf>,
+pub(crate) struct ConfigArgs {
+    #[command(subcommand)]
+    pub(crate) command: ConfigCommand,
+}
+
+/// What to do with the settings.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Print every setting that `serve` would run with, and where its value comes from
+    Print(Box<ConfigPrintArgs>),
+    /// Check a file of settings
+    Check {
+        /// The file
+        file: PathBuf,
+    },
+}
+
+/// `config print`.
+#[derive(Debug, Args)]
+pub(crate) struct ConfigPrintArgs {
+    #[command(flatten)]
+    pub(crate) output: JsonArg,
+    #[command(flatten)]
+    pub(crate) serve: ServeArgs,
 }
 
 /// `demo`.

@@ -1,12 +1,13 @@
 //! `lazyattn`: answers questions over documents whose KV cache is computed once and reused at any place.
 //!
-//! The only crate that names both halves of the engine. Reading order: `args` what may be written, `exit` how it ends,
-//! `session` the composition root, `prompt` and `documents` what goes in, `ask` one request, `remote` the same through a
+//! The only crate that names both halves of the engine. Reading order: `args` what may be written, `config` and the settings
+//! that do not stand there, `exit` how it ends, `session` the composition root, `prompt` and `documents` what goes in, `ask` one request, `remote` the same through a
 //! server, `commands`, `ui`.
 
 mod args;
 mod ask;
 mod commands;
+mod config;
 mod documents;
 mod exit;
 mod prompt;
@@ -14,18 +15,23 @@ mod remote;
 mod session;
 mod ui;
 
+use std::env;
+use std::ffi::OsString;
 use std::io;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::CommandFactory;
 use tracing_subscriber::EnvFilter;
 
 use crate::args::{Cli, Command};
+use crate::config::{Resolved, resolve};
 use crate::exit::{Exit, Failure};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match start_logging(&cli.engine.log_level).and_then(|()| run(&cli)) {
+    let arguments: Vec<OsString> = env::args_os().collect();
+    let matches = Cli::command().get_matches_from(&arguments);
+    let resolved = resolve(arguments, &matches, env::vars_os());
+    match resolved.and_then(|resolved| run(&resolved)) {
         Ok(exit) => exit.into(),
         Err(failure) => {
             if let Some(line) = failure.line() {
@@ -36,12 +42,14 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: &Cli) -> Result<Exit, Failure> {
+fn run(Resolved { cli, values }: &Resolved) -> Result<Exit, Failure> {
+    start_logging(&cli.engine.log_level)?;
     match &cli.command {
         Command::Run(args) => commands::run::run(&cli.engine, args),
         Command::Generate(args) => commands::generate::generate(&cli.engine, args),
         Command::Serve(args) => commands::serve::serve(&cli.engine, args),
         Command::Demo(args) => commands::demo::demo(&cli.engine, args),
+        Command::Config(args) => commands::config::config(args, values),
         Command::Doctor(args) => commands::doctor::doctor(&cli.engine, *args),
         Command::Models(args) => commands::models::models(args),
     }

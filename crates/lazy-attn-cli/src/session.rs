@@ -26,6 +26,30 @@ pub(crate) struct Session {
     pub(crate) metrics: Arc<Metrics>,
 }
 
+/// How a session differs from the usual one.
+#[derive(Debug, Clone)]
+pub(crate) struct Tuning {
+    pub(crate) engine: EngineConfig,
+    /// The model's name instead of its own.
+    pub(crate) served_name: Option<String>,
+    /// Longest context, if shorter than the model's.
+    pub(crate) max_context_tokens: Option<u32>,
+}
+
+impl Tuning {
+    /// The usual one.
+    pub(crate) fn of(args: &EngineArgs) -> Tuning {
+        let default = EngineConfig::default();
+        let engine = EngineConfig {
+            max_step_tokens: args.max_step_tokens,
+            // A step must have room for one token of every running sequence and one more.
+            max_running: default.max_running.min(args.max_step_tokens - 1),
+            ..default
+        };
+        Tuning { engine, served_name: None, max_context_tokens: None }
+    }
+}
+
 /// What is known of the loaded model.
 #[derive(Debug, Clone)]
 pub(crate) struct ModelSummary {
@@ -45,11 +69,25 @@ impl Session {
     /// # Errors
     /// [`Exit::Model`] if the model cannot be loaded, [`Exit::Usage`] for options that cannot work.
     pub(crate) fn start(args: &EngineArgs, verbosity: Verbosity) -> Result<Session, Failure> {
+        Session::tuned(args, Tuning::of(args), verbosity)
+    }
+
+    /// The same with an engine that is not the usual one.
+    ///
+    /// # Errors
+    /// As of [`Session::start`].
+    pub(crate) fn tuned(args: &EngineArgs, tuning: Tuning, verbosity: Verbosity) -> Result<Session, Failure> {
         let begin = Instant::now();
         let options = cpu_options(args)?;
         let progress = LoadProgress::new(verbosity);
         let load_options = LoadOptions { progress: &progress, ..LoadOptions::default() };
-        let model = load(&args.model.parse::<ModelRef>()?, &load_options)?;
+        let mut model = load(&args.model.parse::<ModelRef>()?, &load_options)?;
+        if let Some(name) = tuning.served_name {
+            model.name = name;
+        }
+        if let Some(max_tokens) = tuning.max_context_tokens {
+            limit_context(&mut model, max_tokens)?;
+        }
         let tokenizer = tokenizer(&model)?;
         let templates = Arc::new(Templates::new(&model.special, &tokenizer));
         check_kv_memory(args, &options, &model.config)?;
@@ -59,7 +97,7 @@ impl Session {
         let observer = metrics.clone();
         let parts = EngineParts::new(Box::new(executor), Arc::new(tokenizer), model.special.end.clone());
         let parts = EngineParts { observer, ..parts };
-        let engine = Engine::start(parts, engine_config(args))?;
+        let engine = Engine::start(parts, tuning.engine)?;
         let LoadedModel { name, config, .. } = model;
         let model = ModelSummary { name, config, weight_bytes, num_threads, load_time: begin.elapsed() };
         tracing::info!(model = model.name, seconds = model.load_time.as_secs_f64(), "loaded");
@@ -126,19 +164,22 @@ fn check_kv_memory(args: &EngineArgs, options: &CpuOptions, config: &ModelConfig
     let block_bytes = (token_elements * element_size) as u64 * u64::from(options.block_size.get());
     match args.kv_memory {
         Some(size) if size.0 < block_bytes => {
-            let problem = format!("--kv-memory of {} bytes holds no block of {block_bytes} bytes", size.0);
+            let problem =
+                format!("--kv-cache-memory of {} bytes holds no block of {block_bytes} bytes", size.0);
             Err(Failure::new(Exit::TooLarge, format!("{problem}; raise it or lower --block-size")))
         }
         _ => Ok(()),
     }
 }
 
-/// A step must have room for one token of every running sequence and one more.
-fn engine_config(args: &EngineArgs) -> EngineConfig {
-    let default = EngineConfig::default();
-    EngineConfig {
-        max_step_tokens: args.max_step_tokens,
-        max_running: default.max_running.min(args.max_step_tokens - 1),
-        ..default
+/// Fewer tokens mean no other model: positions are rotated as before.
+fn limit_context(model: &mut LoadedModel, max_tokens: u32) -> Result<(), Failure> {
+    let own = model.config.max_context_tokens;
+    let wanted = max_tokens as usize;
+    if wanted > own {
+        let problem = format!("--max-model-len is {wanted}, but model {} was made for {own}", model.name);
+        return Err(Failure::usage(format!("{problem} tokens; lower it or leave it out")));
     }
+    model.config.max_context_tokens = wanted;
+    Ok(())
 }

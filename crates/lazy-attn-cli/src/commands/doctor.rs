@@ -134,7 +134,10 @@ fn check_model(report: &mut Report, engine: &EngineArgs, bandwidth: f64) {
     );
     let needed = u64::from(info.max_context_tokens);
     if num_tokens < needed {
-        report.failed("kv capacity", format!("{detail}; one full context needs {needed}, raise --kv-memory"));
+        report.failed(
+            "kv capacity",
+            format!("{detail}; one full context needs {needed}, raise --kv-cache-memory"),
+        );
     } else {
         report.ok("kv capacity", detail);
     }

@@ -4,6 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 
+use lazy_attn_engine::EngineConfig;
 use lazy_attn_server::convert::{Defaults, Limits};
 use lazy_attn_server::{ApiKeys, Exposure, Reflection, Server, ServerOptions, TenantSecret, Tenants, bind};
 use tokio::net::TcpListener;
@@ -11,20 +12,22 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
-use crate::args::{EngineArgs, ServeArgs};
+use crate::args::EngineArgs;
+use crate::config::{BoundArgs, ServeArgs};
 use crate::exit::{Exit, Failure};
-use crate::session::Session;
+use crate::session::{Session, Tuning};
 use crate::ui::Verbosity;
 
 pub(crate) fn serve(engine: &EngineArgs, args: &ServeArgs) -> Result<Exit, Failure> {
     // Whatever can be wrong with the options is found before the model is loaded.
+    let tuning = tuning(engine, args)?;
     let tenants = tenants(args)?;
     let runtime = Runtime::new()?;
     let address = SocketAddr::new(args.host, args.grpc_port);
     let exposure = if args.insecure_bind { Exposure::Anywhere } else { Exposure::LoopbackOnly };
     let listener = runtime.block_on(bind(address, exposure))?;
     let is_described = args.host.is_loopback() || args.grpc_reflection;
-    let session = Session::start(engine, Verbosity::Normal)?;
+    let session = Session::tuned(engine, tuning, Verbosity::Normal)?;
     let server = Server::new(
         session.handle(),
         ServerOptions {
@@ -49,6 +52,31 @@ pub(crate) fn serve(engine: &EngineArgs, args: &ServeArgs) -> Result<Exit, Failu
     // Connections that did not close in time end with the process.
     runtime.shutdown_background();
     result
+}
+
+fn tuning(engine: &EngineArgs, args: &ServeArgs) -> Result<Tuning, Failure> {
+    let BoundArgs { max_model_len, max_num_seqs, max_num_queued_reqs, .. } = args.bounds;
+    // A step must have room for one token of every running sequence and one more.
+    if max_num_seqs >= engine.max_step_tokens {
+        return Err(Failure::usage(format!(
+            "--max-num-seqs is {max_num_seqs}, but must stay below --max-num-batched-tokens, which is {}; lower it or \
+             raise the other",
+            engine.max_step_tokens
+        )));
+    }
+    let usual = Tuning::of(engine);
+    Ok(Tuning {
+        engine: EngineConfig {
+            max_running: max_num_seqs,
+            max_waiting: max_num_queued_reqs as usize,
+            max_waiting_tokens: args.bounds.max_num_queued_tokens,
+            max_pinned_percent: args.bounds.max_pinned_percent,
+            seed: args.bounds.seed,
+            ..usual.engine
+        },
+        served_name: args.served_model_name.clone(),
+        max_context_tokens: max_model_len,
+    })
 }
 
 async fn run(server: Server, listener: TcpListener, ready: &str) -> Result<Exit, Failure> {

@@ -60,7 +60,7 @@ fn options_that_cannot_work_are_refused_by_name() {
         (&["run", "--top-p", "0", "Q?"], &["sampling.top_p is 0"]),
         (&["run", "--max-tokens", "0", "Q?"], &["stopping.max_tokens is 0"]),
         (&["--threads", "0", "run", "Q?"], &["--threads"]),
-        (&["--kv-memory", "much", "run", "Q?"], &["--kv-memory"]),
+        (&["--kv-memory", "much", "run", "Q?"], &["--kv-cache-memory"]),
         (&["--weight-dtype", "f8", "run", "Q?"], &["--weight-dtype"]),
     ];
     for (args, words) in cases {
@@ -108,6 +108,6 @@ fn a_request_that_does_not_fit_says_by_how_much() {
     // 100 + 2 tokens in blocks of 16 need at least 7 blocks.
     let ran = generate(&["--kv-blocks", "4"], &tokens(100));
     ran.assert_error(4, &["KV blocks but the pool has 4", "missing"]);
-    generate(&["--kv-memory", "1KiB"], &tokens(1))
-        .assert_error(4, &["--kv-memory of 1024 bytes holds no block"]);
+    generate(&["--kv-cache-memory", "1KiB"], &tokens(1))
+        .assert_error(4, &["--kv-cache-memory of 1024 bytes holds no block"]);
 }
