@@ -37,8 +37,10 @@ pub(crate) struct LiveRequest {
     num_finished: usize,
     /// Given up when the last sample is admitted.
     place: Option<QueuePlace>,
-    /// Segment tokens computed for this request.
-    led_tokens: u32,
+    /// Of each segment of the context, tokens computed for this request; what a late sample or a preemption makes it
+    /// compute again is counted once.
+    computed: Vec<u32>,
+    num_preemptions: u32,
     documents_reused: u32,
     times: Times,
     /// Documents that it began to encode, with the plan of their first step; at most those of its prompt.
@@ -80,7 +82,8 @@ impl LiveRequest {
             num_admitted: 0,
             num_finished: 0,
             place: Some(job.place),
-            led_tokens: 0,
+            computed: vec![0; job.prepared.context.segments().len()],
+            num_preemptions: 0,
             documents_reused: 0,
             times,
             encoding: Vec::new(),
@@ -144,13 +147,23 @@ impl LiveRequest {
         tracing::debug!(parent: &self.job.span, queue_micros = queue.as_micros(), documents_reused, "admitted");
     }
 
+    /// One of its samples gave its blocks away.
+    pub(crate) fn preempted(&mut self) {
+        self.num_preemptions += 1;
+        // Documents half encoded may be gone.
+        self.encoding.clear();
+    }
+
     /// A step planned `now` does `run` for this request.
     pub(crate) fn note_run(&mut self, run: &PlannedRun, now: Timestamp) {
         if run.work == Work::Encode && run.first_local == 0 {
             self.encoding.push((run.own.handle, now));
         }
         if matches!(run.work, Work::Encode | Work::Prefill) {
-            self.led_tokens = self.led_tokens.saturating_add(run.num_tokens);
+            let index = run.context.iter().position(|placed| placed.handle == run.own.handle);
+            if let Some(computed) = index.and_then(|index| self.computed.get_mut(index)) {
+                *computed = run.own.num_tokens.max(*computed);
+            }
         }
     }
 
@@ -232,10 +245,9 @@ impl LiveRequest {
 
     fn usage(&self) -> Usage {
         let prompt_tokens = self.job.prompt_tokens;
-        // The last prompt token is always run, if tokens are wanted. A sample that started late may have computed a
-        // segment again.
+        // The last prompt token is always run, if tokens are wanted.
         let num_tail = u32::from(self.job.work == intake::Work::Generate);
-        let led_tokens = self.led_tokens.min(prompt_tokens - num_tail);
+        let led_tokens: u32 = self.computed.iter().sum();
         let computed_prompt_tokens = led_tokens + num_tail;
         Usage {
             prompt_tokens,
@@ -245,6 +257,7 @@ impl LiveRequest {
             completion_tokens: self.samples.iter().map(Sample::num_generated).sum(),
             documents_total: self.job.parts.iter().filter(|part| part.is_document).count() as u32,
             documents_reused: self.documents_reused,
+            preemptions: self.num_preemptions,
         }
     }
 

@@ -81,6 +81,8 @@ mod tests {
         StepPlan {
             step: 0,
             runs,
+            preempted: Vec::new(),
+            resumed: Vec::new(),
             admitted: Vec::new(),
             filled: Vec::new(),
             rejected: Vec::new(),

@@ -133,6 +133,8 @@ pub struct Usage {
     pub documents_total: u32,
     /// Document parts whose KV was resident or joined.
     pub documents_reused: u32,
+    /// Times a sequence gave its KV blocks to others and was computed again; it generates the same tokens all the same.
+    pub preemptions: u32,
 }
 
 /// Where the time of a request went.

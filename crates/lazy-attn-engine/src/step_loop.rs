@@ -173,6 +173,11 @@ impl StepLoop {
     }
 
     fn publish_admissions(&mut self, plan: &StepPlan, now: Timestamp) {
+        for preempted in &plan.preempted {
+            if let Some(live) = self.requests.get_mut(&preempted.request) {
+                live.preempted();
+            }
+        }
         for admitted in &plan.admitted {
             if let Some(live) = self.requests.get_mut(&admitted.request) {
                 live.admit(&admitted.found, now);

@@ -72,6 +72,14 @@ impl BlockPool {
         Some(BlockLease { blocks })
     }
 
+    /// Adds `num_blocks` blocks to the end of `lease`, or none if fewer are free; tells which.
+    #[must_use]
+    pub fn extend(&mut self, lease: &mut BlockLease, num_blocks: u32) -> bool {
+        let Some(more) = self.lease(num_blocks) else { return false };
+        lease.blocks = lease.blocks.iter().chain(more.blocks.iter()).copied().collect();
+        true
+    }
+
     /// Takes the blocks of `lease` back.
     ///
     /// # Panics
@@ -112,6 +120,19 @@ mod tests {
         assert_eq!(pool.lease(4).unwrap().num_blocks(), 4);
         assert!(pool.lease(1).is_none());
         assert_eq!(pool.lease(0).unwrap().num_blocks(), 0);
+    }
+
+    #[test]
+    fn a_lease_grows_at_its_end_or_not_at_all() {
+        let mut pool = BlockPool::new(4);
+        let mut a = pool.lease(1).unwrap();
+        let b = pool.lease(1).unwrap();
+        assert!(!pool.extend(&mut a, 3) && a.num_blocks() == 1 && pool.num_free() == 2);
+        assert!(pool.extend(&mut a, 2));
+        assert_eq!(a.blocks().as_ref(), [BlockId(0), BlockId(2), BlockId(3)]);
+        pool.release(a);
+        pool.release(b);
+        assert_eq!(pool.num_free(), 4);
     }
 
     #[test]

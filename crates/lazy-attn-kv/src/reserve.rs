@@ -42,6 +42,41 @@ impl KvCache {
         Ok(Reservation { segments: found.into_iter().flatten().collect(), tail })
     }
 
+    /// Adds `num_blocks` blocks to a tail, evicting for that as the policy says.
+    ///
+    /// # Errors
+    /// [`KvError::Shortfall`] if blocks are missing; then nothing has changed.
+    pub fn grow_tail(&mut self, tail: &mut TailLease, num_blocks: u32) -> Result<(), KvError> {
+        let available = self.pool.num_free() + self.counters.evictable_blocks;
+        if num_blocks > available {
+            let total = self.pool.num_blocks();
+            return Err(KvError::Shortfall { needed: num_blocks, available, total });
+        }
+        while !self.pool.extend(&mut tail.lease, num_blocks) {
+            self.evict_one();
+        }
+        self.counters.tail_blocks += num_blocks;
+        Ok(())
+    }
+
+    /// Blocks that would be free or evictable after `request` was granted; none if it would not be.
+    #[must_use]
+    pub fn room_after(&self, request: &ReserveRequest<'_>) -> Option<u32> {
+        let Demand { needed, available } = self.demand(request);
+        available.checked_sub(needed)
+    }
+
+    /// Blocks that `request` could have if nobody else ran: the pool without what is pinned and not its own.
+    #[must_use]
+    pub fn available_alone(&self, request: &ReserveRequest<'_>) -> u32 {
+        let mut seen = HashSet::new();
+        let distinct = request.segments.iter().filter(|need| seen.insert((need.scope, need.key)));
+        let resident = distinct.filter_map(|need| self.by_address.get(&(need.scope, need.key)));
+        let pinned = resident.map(|&handle| self.entry(handle)).filter(|entry| entry.num_pins > 0);
+        let own_pinned: u32 = pinned.map(|entry| entry.lease.num_blocks()).sum();
+        self.pool.num_blocks() - (self.counters.pinned_blocks - own_pinned)
+    }
+
     /// Blocks that `request` would take in an empty pool.
     #[must_use]
     pub fn blocks_needed(&self, request: &ReserveRequest<'_>) -> u32 {

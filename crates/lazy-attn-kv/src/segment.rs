@@ -35,7 +35,7 @@ pub struct SegmentNeed {
 pub struct ReserveRequest<'a> {
     /// The segments of its context, in order; a key may occur more than once.
     pub segments: &'a [SegmentNeed],
-    /// Tokens its private tail will ever hold.
+    /// Tokens its private tail has room for; it can [grow](crate::KvCache::grow_tail).
     pub tail_tokens: u32,
 }
 

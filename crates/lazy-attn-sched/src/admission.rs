@@ -4,6 +4,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use lazy_attn_kv::{KvCache, SegmentNeed};
 use lazy_attn_types::{RequestId, SegmentKind, SequenceId, TenantSalt, Timestamp};
@@ -39,7 +40,7 @@ pub(crate) struct Waiting {
     pub(crate) submission: Submission,
     pub(crate) arrival: Timestamp,
     /// What a reservation asks for.
-    pub(crate) needs: Vec<SegmentNeed>,
+    pub(crate) needs: Arc<[SegmentNeed]>,
     /// The same, each segment once.
     distinct: Vec<(SegmentNeed, SegmentKind)>,
     sight: Sight,
@@ -58,7 +59,7 @@ impl Waiting {
         Waiting {
             submission,
             arrival,
-            needs,
+            needs: needs.into(),
             distinct,
             sight: Sight::default(),
             added_tokens: 0,

@@ -7,6 +7,7 @@
 //! * [`config`]: the bounds.
 //! * [`submission`]: what is asked for, and what it needs of the cache.
 //! * [`admission`]: who waits, and who is next; tenants by [`fairness`], requests by [`affinity`].
+//! * `start`: who gets blocks; [`preempt`]: who gives them away when none are left, and why everybody ends.
 //! * [`plan`]: one step of work.
 //! * [`scheduler`]: the state between steps.
 
@@ -20,15 +21,17 @@ mod fill;
 mod pace;
 pub mod plan;
 mod planner;
+pub mod preempt;
 mod running;
 pub mod scheduler;
+mod start;
 pub mod submission;
 
 pub use admission::AdmissionPolicy;
 pub use affinity::Affinity;
 pub use config::SchedConfig;
 pub use error::SchedError;
-pub use plan::{Admitted, PlacedSegment, PlannedRun, Rejected, RunTokens, StepPlan, Work};
+pub use plan::{Admitted, PlacedSegment, PlannedRun, Preempted, Rejected, RunTokens, StepPlan, Work};
 pub use scheduler::{Outcome, SchedStats, Scheduler};
 pub use submission::{Submission, blocks_needed};
 

@@ -32,6 +32,8 @@ pub enum Work {
     FirstToken,
     /// The token chosen last.
     Decode,
+    /// Tokens of a tail that a preemption took away.
+    Rerun,
 }
 
 impl Work {
@@ -49,6 +51,7 @@ impl fmt::Display for Work {
             Work::Prefill => "prefill",
             Work::FirstToken => "first",
             Work::Decode => "decode",
+            Work::Rerun => "rerun",
         })
     }
 }
@@ -56,9 +59,9 @@ impl fmt::Display for Work {
 /// The tokens of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RunTokens {
-    /// Tokens `first_local..first_local + num_tokens` of this segment.
+    /// Tokens `first_local..first_local + num_tokens` of this segment, or of a tail that is run again.
     OfSegment(Arc<[TokenId]>),
-    /// The one token that a tail runs.
+    /// The one new token that a tail runs.
     OfTail(TokenId),
 }
 
@@ -115,6 +118,17 @@ pub struct Admitted {
     pub found: Vec<Found>,
 }
 
+/// A sequence that gave its blocks to others. It goes on later, with the tokens it has generated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Preempted {
+    /// Whose it is.
+    pub request: RequestId,
+    /// The sequence.
+    pub sequence: SequenceId,
+    /// Tokens whose KV nobody else needed: at most so many are computed again.
+    pub lost_tokens: u64,
+}
+
 /// A request that ends without an answer: it can never run, or its deadline passed while it waited or ran.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejected {
@@ -133,13 +147,17 @@ pub struct StepPlan {
     pub step: u64,
     /// The work, in the order of its rows.
     pub runs: Vec<PlannedRun>,
+    /// Sequences that give way, in that order.
+    pub preempted: Vec<Preempted>,
+    /// Sequences that go on after a preemption.
+    pub resumed: Vec<Admitted>,
     /// Sequences that start.
     pub admitted: Vec<Admitted>,
     /// Sequences that ended because they generate nothing and all their segments are complete.
     pub filled: Vec<SequenceId>,
     /// Requests that never can, and those whose deadline passed.
     pub rejected: Vec<Rejected>,
-    /// Sequences running, the admitted ones included.
+    /// Sequences running, the admitted and resumed ones included.
     pub num_running: u32,
     /// Requests still waiting.
     pub num_waiting: usize,
@@ -148,6 +166,21 @@ pub struct StepPlan {
 }
 
 impl StepPlan {
+    pub(crate) fn empty(step: u64, max_tokens: u32) -> StepPlan {
+        StepPlan {
+            step,
+            runs: Vec::new(),
+            preempted: Vec::new(),
+            resumed: Vec::new(),
+            admitted: Vec::new(),
+            filled: Vec::new(),
+            rejected: Vec::new(),
+            num_running: 0,
+            num_waiting: 0,
+            max_tokens,
+        }
+    }
+
     /// The runs whose logits are wanted; the outcomes of a commit are in this order.
     pub fn rows(&self) -> impl Iterator<Item = &PlannedRun> {
         self.runs.iter().filter(|run| run.work.wants_logits())
@@ -165,9 +198,15 @@ impl fmt::Display for StepPlan {
         let (step, used, max) = (self.step, self.num_tokens(), self.max_tokens);
         let (running, waiting) = (self.num_running, self.num_waiting);
         writeln!(f, "step {step}: {used} of {max} tokens, {running} running, {waiting} waiting")?;
-        for admitted in &self.admitted {
-            let found: Vec<String> = admitted.found.iter().map(|found| format!("{found:?}")).collect();
-            writeln!(f, "  admit   {:<12} [{}]", admitted.sequence.to_string(), found.join(" "))?;
+        for preempted in &self.preempted {
+            let (sequence, lost) = (preempted.sequence.to_string(), preempted.lost_tokens);
+            writeln!(f, "  preempt {sequence:<12} {lost} tokens lost")?;
+        }
+        let started = self.resumed.iter().map(|resumed| ("resume", resumed));
+        let started = started.chain(self.admitted.iter().map(|admitted| ("admit", admitted)));
+        for (what, Admitted { sequence, found, .. }) in started {
+            let found: Vec<String> = found.iter().map(|found| format!("{found:?}")).collect();
+            writeln!(f, "  {what:<7} {:<12} [{}]", sequence.to_string(), found.join(" "))?;
         }
         for rejected in &self.rejected {
             writeln!(f, "  reject  {:<12} {}", rejected.request.to_string(), rejected.error)?;

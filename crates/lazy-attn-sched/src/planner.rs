@@ -51,9 +51,9 @@ impl<'a> Planner<'a> {
     /// Runs the texts of `running` as far as everything before them is complete, and then its first token; `kept`
     /// tokens of the budget stay untouched.
     fn text(&mut self, running: &Running, kept: u32) {
-        for (index, segment) in running.context.segments().iter().enumerate() {
+        for (index, segment) in running.sequence.context.segments().iter().enumerate() {
             let placed = &running.placed[index];
-            let is_mine = self.fills.leader(placed.handle) == Some(running.sequence);
+            let is_mine = self.fills.leader(placed.handle) == Some(running.sequence.id);
             if is_mine && segment.kind() == SegmentKind::Text {
                 self.fill(fill_run(running, index, Work::Prefill), kept);
             }
@@ -61,39 +61,48 @@ impl<'a> Planner<'a> {
                 return;
             }
         }
+        if !running.rerun.is_empty() {
+            // Its next token follows in the next step.
+            self.extend(rerun_run(running), running.rerun.len() as u32, kept);
+            return;
+        }
         let is_planned = self.fill_runs.contains_key(&running.tail.handle());
-        if self.left > kept && !is_planned && running.max_tokens > 0 {
+        if self.left > kept && !is_planned && running.sequence.max_tokens > 0 {
             self.push_tail(running, Work::FirstToken);
         }
     }
 
     /// Encodes the documents that `running` leads, each alone from position 0.
     fn documents(&mut self, running: &Running) {
-        for (index, segment) in running.context.segments().iter().enumerate() {
+        for (index, segment) in running.sequence.context.segments().iter().enumerate() {
             let placed = &running.placed[index];
-            let is_mine = self.fills.leader(placed.handle) == Some(running.sequence);
+            let is_mine = self.fills.leader(placed.handle) == Some(running.sequence.id);
             if is_mine && segment.kind() == SegmentKind::Document {
                 self.fill(fill_run(running, index, Work::Encode), 0);
             }
         }
     }
 
-    /// Gives the segment that `run` writes as many tokens as are missing and allowed, in one run a step.
+    /// Fills the segment that `run` writes as far as it is missing and allowed.
     fn fill(&mut self, run: PlannedRun, kept: u32) {
-        let take = self.missing(&run.own).min(self.left.saturating_sub(kept));
+        let (first_local, num_tokens) = (self.computed(&run.own), run.own.num_tokens);
+        self.extend(PlannedRun { first_local, ..run }, num_tokens, kept);
+    }
+
+    /// Gives what `run` writes as many of its `num_tokens` tokens as are missing and allowed, in one run a step.
+    fn extend(&mut self, run: PlannedRun, num_tokens: u32, kept: u32) {
+        let handle = run.own.handle;
+        let planned = self.fill_runs.get(&handle).copied();
+        let written = planned.map_or(run.first_local, |index| self.runs[index].end());
+        let take = (num_tokens - written).min(self.left.saturating_sub(kept));
         if take == 0 {
             return;
         }
-        let handle = run.own.handle;
-        let index = match self.fill_runs.get(&handle) {
-            Some(&index) => index,
-            None => {
-                let first_local = self.computed(&run.own);
-                self.runs.push(PlannedRun { first_local, ..run });
-                self.fill_runs.insert(handle, self.runs.len() - 1);
-                self.runs.len() - 1
-            }
-        };
+        let index = planned.unwrap_or_else(|| {
+            self.runs.push(run);
+            self.fill_runs.insert(handle, self.runs.len() - 1);
+            self.runs.len() - 1
+        });
         let run = &mut self.runs[index];
         run.num_tokens += take;
         run.own.num_tokens = run.end();
@@ -103,17 +112,12 @@ impl<'a> Planner<'a> {
     fn push_tail(&mut self, running: &Running, work: Work) {
         assert!(self.left > 0, "every decode fits a step: `max_step_tokens` is above `max_running`");
         let first_local = running.num_written;
-        let own = PlacedSegment {
-            handle: running.tail.handle(),
-            blocks: running.tail.blocks().clone(),
-            num_tokens: first_local + 1,
-            start: running.context.tail_start(),
-        };
+        let own = PlacedSegment { num_tokens: first_local + 1, ..running.placed_tail() };
         self.fill_runs.insert(own.handle, self.runs.len());
         self.runs.push(PlannedRun {
-            sequence: running.sequence,
+            sequence: running.sequence.id,
             work,
-            source: RunTokens::OfTail(running.next_token),
+            source: RunTokens::OfTail(running.sequence.next_token()),
             first_local,
             num_tokens: 1,
             context: running.placed.clone(),
@@ -140,15 +144,29 @@ impl<'a> Planner<'a> {
     }
 }
 
+/// A run, empty so far, of the tail tokens that a preemption took away.
+fn rerun_run(running: &Running) -> PlannedRun {
+    PlannedRun {
+        sequence: running.sequence.id,
+        work: Work::Rerun,
+        source: RunTokens::OfSegment(running.rerun.clone()),
+        first_local: running.num_written,
+        num_tokens: 0,
+        context: running.placed.clone(),
+        num_earlier: running.placed.len(),
+        own: running.placed_tail(),
+    }
+}
+
 /// A run, empty so far, of segment `index` of the context of `running`: a document alone from position 0, a text behind
 /// everything before it.
 fn fill_run(running: &Running, index: usize, work: Work) -> PlannedRun {
     let own = running.placed[index].clone();
     let (num_earlier, start) = if work == Work::Encode { (0, Position(0)) } else { (index, own.start) };
     PlannedRun {
-        sequence: running.sequence,
+        sequence: running.sequence.id,
         work,
-        source: RunTokens::OfSegment(running.context.segments()[index].tokens().clone()),
+        source: RunTokens::OfSegment(running.sequence.context.segments()[index].tokens().clone()),
         first_local: 0,
         num_tokens: 0,
         context: running.placed.clone(),

@@ -2,17 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use lazy_attn_kv::{FillState, KvCache, KvError, KvEvent, KvStats, ReserveRequest};
+use lazy_attn_kv::{FillState, KvCache, KvError, KvEvent, KvStats};
 use lazy_attn_types::{RequestId, SegmentKey, SequenceId, Timestamp, TokenId};
 
 use crate::admission::{AdmissionQueue, Waiting};
 use crate::fill::Fills;
 use crate::pace::Pace;
 use crate::planner::Planner;
-use crate::running::{Phase, Running, RunningSet};
-use crate::{
-    Admitted, PlannedRun, Rejected, SchedConfig, SchedError, StepPlan, Submission, Work, blocks_needed,
-};
+use crate::running::{Phase, Running, RunningSet, Sequence};
+use crate::{PlannedRun, Rejected, SchedConfig, SchedError, StepPlan, Submission, Work, blocks_needed};
 
 /// What became of a row of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +30,10 @@ pub struct SchedStats {
     pub waiting: usize,
     /// Prompt tokens that they would have to compute, each segment once.
     pub waiting_tokens: u64,
+    /// Sequences that were preempted and have not gone on yet.
+    pub preempted: u32,
+    /// Preemptions so far.
+    pub preemptions: u64,
     /// Steps closed.
     pub steps: u64,
     /// The cache.
@@ -40,14 +42,18 @@ pub struct SchedStats {
 
 /// Decides what runs in the next step, and owns the cache.
 ///
-/// An admitted sequence holds every block it can ever need, so it ends or is cancelled but never overflows.
+/// A sequence is admitted only if it could end alone, so [whoever is admitted ends](crate::preempt), though it may have to
+/// give its blocks to others for a while.
 #[derive(Debug)]
 pub struct Scheduler {
-    config: SchedConfig,
-    kv: KvCache,
-    queue: AdmissionQueue,
-    running: RunningSet,
-    fills: Fills,
+    pub(crate) config: SchedConfig,
+    pub(crate) kv: KvCache,
+    pub(crate) queue: AdmissionQueue,
+    pub(crate) running: RunningSet,
+    pub(crate) fills: Fills,
+    /// Sequences that gave their blocks away, by their turn.
+    pub(crate) preempted: BTreeMap<u64, Sequence>,
+    pub(crate) num_preemptions: u64,
     /// Number of the next step.
     step: u64,
     plan_is_open: bool,
@@ -71,6 +77,8 @@ impl Scheduler {
             kv,
             running: RunningSet::default(),
             fills: Fills::default(),
+            preempted: BTreeMap::new(),
+            num_preemptions: 0,
             step: 0,
             plan_is_open: false,
             planned: Timestamp(0),
@@ -116,13 +124,21 @@ impl Scheduler {
     pub fn stats(&self) -> SchedStats {
         let (running, waiting) = (self.running.len(), self.queue.len());
         let waiting_tokens = self.queue.waiting_tokens();
-        SchedStats { running, waiting, waiting_tokens, steps: self.step, kv: self.kv.stats() }
+        SchedStats {
+            running,
+            waiting,
+            waiting_tokens,
+            preempted: self.preempted.len() as u32, // bounded by `max_running`
+            preemptions: self.num_preemptions,
+            steps: self.step,
+            kv: self.kv.stats(),
+        }
     }
 
     /// Whether nothing runs and nobody waits.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.running.len() == 0 && self.queue.len() == 0
+        self.running.len() == 0 && self.queue.len() == 0 && self.preempted.is_empty()
     }
 
     /// Lets `submission`, which arrives `now`, wait for admission.
@@ -134,8 +150,8 @@ impl Scheduler {
     /// [`SchedError::DeadlineUnmeetable`] if its deadline has passed or comes before the estimate of its first token;
     /// [`SchedError::Config`] if it has no sequence.
     ///
-    /// The estimate: prompt tokens that running sequences lack, that wait and go earlier, and its own, times the time
-    /// per prompt token in the recent steps that ran any. Time spent waiting for a slot or for blocks is left out, so it
+    /// The estimate: prompt tokens that running sequences lack, that wait and go earlier, and its own, and the tails that
+    /// preempted sequences run again, times the time per prompt token in the recent steps that ran any. Time spent waiting for a slot or for blocks is left out, so it
     /// errs on the side of taking a request; before anything was measured nothing is refused for it.
     pub fn submit(&mut self, submission: Submission, now: Timestamp) -> Result<(), SchedError> {
         let allowed = "at least 1";
@@ -160,7 +176,8 @@ impl Scheduler {
             return Err(SchedError::DeadlineExceeded { late_micros: now.micros_since(deadline) });
         }
         let being_filled = self.fills.leaders().map(|(handle, _)| u64::from(self.kv.num_missing(handle)));
-        let tokens_ahead = being_filled.sum::<u64>() + self.queue.tokens_ahead(waiting, &self.kv);
+        let again: u64 = self.preempted.values().map(|sequence| sequence.tail_tokens.len() as u64).sum();
+        let tokens_ahead = being_filled.sum::<u64>() + again + self.queue.tokens_ahead(waiting, &self.kv);
         let left_micros = deadline.micros_since(now);
         match self.pace.micros_for(tokens_ahead) {
             Some(estimate_micros) if estimate_micros > left_micros => {
@@ -174,8 +191,10 @@ impl Scheduler {
     fn expire(&mut self, now: Timestamp, rejected: &mut Vec<Rejected>) {
         let waiting = self.queue.iter().map(|waiting| &waiting.submission);
         let waiting = waiting.map(|submission| (submission.request, submission.deadline));
-        let running = self.running.iter().map(|running| (running.request, running.deadline));
-        let late = waiting.chain(running).filter_map(|(request, deadline)| Some((request, deadline?)));
+        let running = self.running.iter().map(|running| &running.sequence);
+        let started = running.chain(self.preempted.values());
+        let started = started.map(|sequence| (sequence.request, sequence.deadline));
+        let late = waiting.chain(started).filter_map(|(request, deadline)| Some((request, deadline?)));
         let late: BTreeMap<RequestId, Timestamp> = late.filter(|&(_, deadline)| deadline <= now).collect();
         for (request, deadline) in late {
             self.cancel(request, now);
@@ -190,40 +209,39 @@ impl Scheduler {
             self.cancelled.push(request);
             return;
         }
+        self.drop_request(request, now);
+    }
+
+    pub(crate) fn drop_request(&mut self, request: RequestId, now: Timestamp) {
         self.queue.remove(request);
-        let of_request = self.running.iter().filter(|running| running.request == request);
-        let sequences: Vec<SequenceId> = of_request.map(|running| running.sequence).collect();
+        self.preempted.retain(|_, sequence| sequence.request != request);
+        let sequences = self.running.iter().map(|running| &running.sequence);
+        let of_request = sequences.filter(|sequence| sequence.request == request);
+        let sequences: Vec<SequenceId> = of_request.map(|sequence| sequence.id).collect();
         for sequence in sequences {
             self.end(sequence, now);
         }
     }
 
-    /// Ends whoever is past its deadline, admits who can be admitted and picks the work of one step.
+    /// Ends whoever is past its deadline, preempts for those who need blocks, admits who can be admitted and picks the work
+    /// of one step.
     ///
     /// # Panics
     /// If the last plan was not closed: a bug of the caller.
     pub fn plan(&mut self, now: Timestamp) -> StepPlan {
         assert!(!self.plan_is_open, "every plan is closed by one commit or abort");
-        let mut admitted = Vec::new();
-        let mut rejected = Vec::new();
-        self.expire(now, &mut rejected);
+        let mut plan = StepPlan::empty(self.step, self.config.max_step_tokens);
+        self.expire(now, &mut plan.rejected);
         self.plan_is_open = true;
         self.planned = now;
-        self.admit(now, &mut admitted, &mut rejected);
-        let filled = self.end_filled(now);
+        self.make_room(now, &mut plan);
+        self.admit(now, &mut plan);
+        plan.filled = self.end_filled(now);
         let planner = Planner::new(&self.kv, &self.fills, self.config.max_step_tokens);
-        let runs = planner.plan(&self.running);
-        assert!(self.running.len() == 0 || !runs.is_empty(), "some running sequence can always go on");
-        StepPlan {
-            step: self.step,
-            runs,
-            admitted,
-            filled,
-            rejected,
-            num_running: self.running.len(),
-            num_waiting: self.queue.len(),
-            max_tokens: self.config.max_step_tokens,
-        }
+        plan.runs = planner.plan(&self.running);
+        assert!(self.running.len() == 0 || !plan.runs.is_empty(), "some running sequence can always go on");
+        (plan.num_running, plan.num_waiting) = (self.running.len(), self.queue.len());
+        plan
     }
 
     /// Closes `plan` after its step ran: one outcome per row, in the order of [`StepPlan::rows`].
@@ -239,6 +257,7 @@ impl Scheduler {
         for run in &plan.runs {
             match run.work {
                 Work::Encode | Work::Prefill => self.commit_fill(run),
+                Work::Rerun => self.commit_rerun(run),
                 Work::FirstToken | Work::Decode => {
                     outcomes.next().into_iter().for_each(|outcome| self.commit_row(run, *outcome, now));
                 }
@@ -251,7 +270,7 @@ impl Scheduler {
     /// it and returns them; whoever waited for their segments goes on and fills them again.
     pub fn abort(&mut self, plan: StepPlan, now: Timestamp) -> Vec<SequenceId> {
         self.close();
-        let fills = plan.runs.iter().filter(|run| !run.work.wants_logits());
+        let fills = plan.runs.iter().filter(|run| matches!(run.work, Work::Encode | Work::Prefill));
         fills.for_each(|run| self.kv.restart(run.own.handle));
         let mut failed: Vec<SequenceId> = plan.runs.iter().map(|run| run.sequence).collect();
         failed.sort_unstable();
@@ -274,12 +293,15 @@ impl Scheduler {
             assert!(self.running.contains(leader), "{leader} fills {handle:?} but does not run");
             assert!(self.kv.state(handle) != FillState::Complete, "{handle:?} is complete and still filled");
         }
+        let num_started = self.running.len() as usize + self.preempted.len();
+        assert!(num_started <= self.config.max_running as usize, "whoever was preempted finds a slot");
+        for (turn, sequence) in &self.preempted {
+            assert!(*turn == sequence.turn && !self.running.contains(sequence.id), "it waits or it runs");
+        }
         for running in self.running.iter() {
-            assert!(
-                running.num_written < running.max_tokens || running.max_tokens == 0,
-                "{} has a slot for its next token",
-                running.sequence
-            );
+            let Sequence { id, max_tokens, ref tail_tokens, .. } = running.sequence;
+            assert!(running.num_written < max_tokens || max_tokens == 0, "{id} has a token to run");
+            assert!(running.num_written < tail_tokens.len() as u32, "{id} runs what was chosen");
             for placed in running.placed.iter() {
                 let is_filled = self.fills.leader(placed.handle).is_some();
                 let is_complete = self.kv.state(placed.handle) == FillState::Complete;
@@ -288,61 +310,18 @@ impl Scheduler {
         }
     }
 
-    fn admit(&mut self, now: Timestamp, admitted: &mut Vec<Admitted>, rejected: &mut Vec<Rejected>) {
-        if self.running.len() < self.config.max_running {
-            self.queue.look(&self.kv);
-        }
-        while self.running.len() < self.config.max_running {
-            let Some(pick) = self.queue.next() else { return };
-            let waiting = self.queue.get(pick.ticket);
-            let (submission, sequence) = (&waiting.submission, waiting.next_sequence());
-            let needs = ReserveRequest { segments: &waiting.needs, tail_tokens: submission.tail_tokens() };
-            match self.kv.reserve(&needs, now) {
-                Ok(reservation) => {
-                    let (running, found) = Running::new(submission, sequence, reservation, &self.kv);
-                    admitted.push(Admitted { request: running.request, sequence, found });
-                    self.queue.start_one(pick, &self.kv);
-                    self.start(running);
-                }
-                // Whoever runs will free blocks: wait for them.
-                Err(_) if self.running.len() > 0 => return,
-                Err(error) => {
-                    let request = submission.request;
-                    self.queue.remove(request);
-                    rejected.push(Rejected { request, error: never_fits(&error) });
-                }
-            }
-        }
-    }
-
-    /// Ends the sequences that generate nothing and whose segments are complete. Nothing is evicted between this and the
-    /// next plan, so the caller can still pin what they filled.
-    fn end_filled(&mut self, now: Timestamp) -> Vec<SequenceId> {
-        let is_filled = |running: &&Running| {
-            let mut placed = running.placed.iter();
-            running.max_tokens == 0
-                && placed.all(|placed| self.kv.state(placed.handle) == FillState::Complete)
-        };
-        let filled: Vec<SequenceId> =
-            self.running.iter().filter(is_filled).map(|running| running.sequence).collect();
-        for &sequence in &filled {
-            self.end(sequence, now);
-        }
-        filled
-    }
-
-    fn start(&mut self, running: Running) {
-        for (placed, segment) in running.placed.iter().zip(running.context.segments()) {
-            if self.kv.state(placed.handle) != FillState::Complete {
-                self.fills.join(placed.handle, segment.kind(), running.sequence);
-            }
-        }
-        self.running.push(running);
-    }
-
     fn commit_fill(&mut self, run: &PlannedRun) {
         if self.kv.mark_computed(run.own.handle, run.num_tokens) == FillState::Complete {
             self.fills.complete(run.own.handle);
+        }
+    }
+
+    fn commit_rerun(&mut self, run: &PlannedRun) {
+        if let Some(running) = self.running.get_mut(run.sequence) {
+            running.num_written = run.end();
+            if running.num_written as usize == running.rerun.len() {
+                running.phase = Phase::Decode;
+            }
         }
     }
 
@@ -352,22 +331,29 @@ impl Scheduler {
             Outcome::Continue(token) => {
                 if let Some(running) = self.running.get_mut(run.sequence) {
                     running.num_written += 1;
-                    running.next_token = token;
+                    running.sequence.tail_tokens.push(token);
                     running.phase = Phase::Decode;
-                    let (written, max) = (running.num_written, running.max_tokens);
+                    let (written, max) = (running.num_written, running.sequence.max_tokens);
                     assert!(written < max, "{} ends after its {max} tokens", run.sequence);
                 }
             }
         }
     }
 
-    fn end(&mut self, sequence: SequenceId, now: Timestamp) {
-        let Some(running) = self.running.remove(sequence) else { return };
+    pub(crate) fn end(&mut self, sequence: SequenceId, now: Timestamp) {
+        if let Some(running) = self.running.remove(sequence) {
+            self.give_back(running, now);
+        }
+    }
+
+    /// Takes its blocks from a sequence that does not run any more.
+    pub(crate) fn give_back(&mut self, running: Running, now: Timestamp) -> Sequence {
         for reference in running.references {
-            self.fills.leave(reference.handle(), sequence);
+            self.fills.leave(reference.handle(), running.sequence.id);
             self.kv.release(reference, now);
         }
         self.kv.release_tail(running.tail);
+        running.sequence
     }
 
     fn close(&mut self) {
@@ -380,12 +366,5 @@ impl Scheduler {
         for request in std::mem::take(&mut self.cancelled) {
             self.cancel(request, now);
         }
-    }
-}
-
-fn never_fits(error: &KvError) -> SchedError {
-    match *error {
-        KvError::Shortfall { needed, available, .. } => SchedError::NeverFits { needed, total: available },
-        ref other => unreachable!("a reservation fails for want of blocks only, not with: {other}"),
     }
 }

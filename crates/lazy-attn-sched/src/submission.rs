@@ -29,7 +29,7 @@ pub struct Submission {
 }
 
 impl Submission {
-    /// Tokens a tail can ever hold: the last prompt token and all generated ones but the last, which is never run.
+    /// Most tokens its tail comes to hold: the last prompt token and all generated ones but the last, which is never run.
     #[must_use]
     pub fn tail_tokens(&self) -> u32 {
         self.max_tokens

@@ -10,7 +10,7 @@ use lazy_attn_kv::{EvictionPolicy, KvCache, KvConfig, ReserveRequest, Scope};
 use lazy_attn_sched::{
     AdmissionPolicy, Outcome, Rejected, SchedConfig, SchedError, Scheduler, Submission, Work,
 };
-use lazy_attn_types::{BlockSize, RequestId, TokenId};
+use lazy_attn_types::{BlockSize, RequestId, SequenceId, TokenId};
 
 #[test]
 fn a_request_larger_than_the_pool_is_refused_with_the_numbers() {
@@ -34,26 +34,35 @@ fn the_queue_takes_as_many_requests_as_it_may_and_not_one_more() {
 }
 
 #[test]
-fn a_submission_without_sequences_or_tokens_is_refused() {
+fn a_submission_without_sequences_is_refused() {
     let mut scheduler = scheduler(8, 32, 4);
-    let field = |result: Result<(), SchedError>| match result {
-        Err(SchedError::Config { field, .. }) => field,
-        other => panic!("{other:?}"),
-    };
-    assert_eq!(field(scheduler.submit(submission(1, &[Text(1, 3)], 1, 0), NOW)), "sequences");
-    assert_eq!(field(scheduler.submit(submission(1, &[Text(1, 3)], 0, 1), NOW)), "max_tokens");
+    let refused = scheduler.submit(submission(1, &[Text(1, 3)], 1, 0), NOW);
+    assert!(matches!(refused, Err(SchedError::Config { field: "sequences", .. })), "{refused:?}");
 }
 
 #[test]
-fn a_sequence_holds_its_whole_tail_from_the_start_and_fills_it_to_the_last_slot() {
-    let mut scheduler = scheduler(2, 32, 4);
-    // One block of text; the last prompt token and 4 generated ones but the last fill the other block.
-    scheduler.submit(submission(1, &[Text(1, 5)], 4, 1), NOW).unwrap();
-    step(&mut scheduler, 4);
-    assert_eq!(scheduler.kv().stats().blocks_free, 0);
-    for _ in 0..3 {
-        step(&mut scheduler, 4);
+fn a_submission_without_tokens_fills_its_segments_and_ends() {
+    let mut scheduler = scheduler(8, 8, 4);
+    scheduler.submit(submission(1, &[Doc(1, 11), Text(2, 1)], 0, 1), NOW).unwrap();
+    step(&mut scheduler, 0);
+    step(&mut scheduler, 0);
+    let plan = scheduler.plan(NOW);
+    assert!(plan.runs.is_empty() && plan.filled == [SequenceId(100)], "{plan}");
+    scheduler.commit(plan, &[], NOW);
+    let kv = scheduler.kv().stats();
+    assert!(scheduler.is_idle() && (kv.blocks_cached, kv.blocks_leased) == (3, 0), "{kv:?}");
+}
+
+#[test]
+fn a_tail_takes_a_block_when_its_next_token_needs_one_and_fills_it_to_the_last_slot() {
+    let mut scheduler = scheduler(3, 32, 4);
+    // One block of text; the last prompt token and 8 generated ones but the last fill the other two.
+    scheduler.submit(submission(1, &[Text(1, 5)], 8, 1), NOW).unwrap();
+    for num_free in [1, 1, 1, 1, 0, 0, 0] {
+        step(&mut scheduler, 8);
+        assert_eq!(scheduler.kv().stats().blocks_free, num_free);
     }
+    step(&mut scheduler, 8);
     assert!(scheduler.is_idle());
 }
 

@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use common::Part::{Doc, Text};
 use common::{Bounds, Part, scheduler_with, submission};
@@ -12,10 +12,10 @@ use lazy_attn_kv::{KvStats, Scope};
 use lazy_attn_sched::{
     AdmissionPolicy, Affinity, Outcome, PlannedRun, SchedError, Scheduler, StepPlan, Submission, Work,
 };
-use lazy_attn_types::{RequestId, SegmentHandle, SequenceId, TenantSalt, Timestamp, TokenId};
+use lazy_attn_types::{RequestId, SegmentHandle, SegmentKey, SequenceId, TenantSalt, Timestamp, TokenId};
 use proptest::prelude::*;
 
-const NUM_BLOCKS: u32 = 40;
+const NUM_BLOCKS: [u32; 3] = [40, 24, 16];
 const MAX_STEP_TOKENS: u32 = 12;
 const MAX_WAITING_TOKENS: u64 = 60;
 
@@ -36,7 +36,8 @@ impl Rng {
     }
 }
 
-/// Every other seed runs by affinity, with weights at which everything matters for so small a traffic.
+/// Every other seed runs by affinity, with weights at which everything matters for so small a traffic; of three pools one
+/// is roomy, and in one hardly two requests fit.
 fn bounds(seed: u64) -> Bounds {
     let affinity = Affinity {
         shared_token_micros: 300,
@@ -48,7 +49,7 @@ fn bounds(seed: u64) -> Bounds {
     let admission =
         if seed.is_multiple_of(2) { AdmissionPolicy::Fcfs } else { AdmissionPolicy::Affinity(affinity) };
     Bounds {
-        num_blocks: NUM_BLOCKS,
+        num_blocks: NUM_BLOCKS[(seed % 3) as usize],
         max_step_tokens: MAX_STEP_TOKENS,
         max_running: 5,
         max_waiting: 8,
@@ -64,14 +65,28 @@ struct Promise {
     max_tokens: u32,
     generated: u32,
     deadline: Option<Timestamp>,
+    state: State,
 }
 
-/// How often each way to end early was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Waits,
+    /// Since this place in the order of first admissions.
+    Runs(u64),
+    /// Preempted; the same place is kept.
+    Gave(u64),
+}
+
+/// How often each way to end early was taken, and what else happened.
 #[derive(Debug, Default, Clone, Copy)]
 struct Ends {
     backlog: u64,
     unmeetable: u64,
     expired: u64,
+    pinned_out: u64,
+    filled: u64,
+    preempted: u64,
+    rerun_tokens: u64,
 }
 
 struct Simulation {
@@ -79,8 +94,12 @@ struct Simulation {
     scheduler: Scheduler,
     now: Timestamp,
     next_request: u64,
+    next_turn: u64,
+    pins: Vec<SegmentKey>,
     live: HashMap<SequenceId, Promise>,
     ends: Ends,
+    /// Those whose tail is written up to the token to run next.
+    caught_up: HashSet<SequenceId>,
     /// Tokens written per storage; storage names are never used twice.
     written: HashMap<SegmentHandle, u32>,
 }
@@ -92,8 +111,11 @@ impl Simulation {
             scheduler: scheduler_with(bounds(seed)),
             now: Timestamp(0),
             next_request: 1,
+            next_turn: 0,
+            pins: Vec::new(),
             live: HashMap::new(),
             ends: Ends::default(),
+            caught_up: HashSet::new(),
             written: HashMap::new(),
         }
     }
@@ -107,6 +129,9 @@ impl Simulation {
             if self.rng.one_in(12) {
                 self.cancel_one();
             }
+            if self.rng.one_in(10) {
+                self.pin_or_unpin();
+            }
             self.step();
         }
         let mut num_left = 0;
@@ -116,10 +141,12 @@ impl Simulation {
             assert!(num_left < 2000, "everything admitted ends");
         }
         assert!(self.live.is_empty(), "nobody is forgotten: {:?}", self.live);
-        let stats = self.scheduler.kv().stats();
-        assert_eq!(self.scheduler.stats().waiting_tokens, 0);
+        let stats = self.scheduler.stats();
+        assert_eq!((stats.waiting_tokens, stats.preempted), (0, 0));
+        assert_eq!(stats.preemptions, self.ends.preempted);
+        let stats = stats.kv;
         assert_eq!(stats.blocks_leased, 0);
-        assert_eq!(stats.blocks_free + stats.blocks_cached, NUM_BLOCKS);
+        assert_eq!(stats.blocks_free + stats.blocks_cached, stats.blocks_total);
         (stats, self.ends)
     }
 
@@ -134,11 +161,26 @@ impl Simulation {
         parts
     }
 
+    /// At most two documents are pinned at a time.
+    fn pin_or_unpin(&mut self) {
+        if self.pins.len() == 2 || self.rng.one_in(2) {
+            if let Some(key) = self.pins.pop() {
+                self.scheduler.unpin(key).unwrap();
+            }
+        } else {
+            let name = self.rng.below(8) as u32;
+            let key = common::context(&[Doc(name, name * 3 + 1), Text(0, 1)]).segments()[0].key();
+            if self.scheduler.pin(key).is_ok() {
+                self.pins.push(key);
+            }
+        }
+    }
+
     fn arrive(&mut self) {
         let id = self.next_request;
         self.next_request += 1;
         let (parts, num_samples) = (self.parts(), 1 + self.rng.below(3));
-        let max_tokens = 1 + self.rng.below(9) as u32;
+        let max_tokens = if self.rng.one_in(10) { 0 } else { 1 + self.rng.below(40) as u32 };
         let mut submission = submission(id, &parts, max_tokens, num_samples);
         if self.rng.one_in(5) {
             submission = Submission { scope: Scope::Private(RequestId(id)), ..submission };
@@ -150,7 +192,8 @@ impl Simulation {
         let sequences = submission.sequences.clone();
         match self.scheduler.submit(submission, self.now) {
             Ok(()) => {
-                let promise = || Promise { request: RequestId(id), max_tokens, generated: 0, deadline };
+                let (request, state) = (RequestId(id), State::Waits);
+                let promise = || Promise { request, max_tokens, generated: 0, deadline, state };
                 self.live.extend(sequences.into_iter().map(|sequence| (sequence, promise())));
             }
             Err(SchedError::BacklogFull { waiting_tokens, needed_tokens, max_tokens }) => {
@@ -163,7 +206,9 @@ impl Simulation {
             }
             Err(SchedError::DeadlineExceeded { .. }) => assert!(deadline.unwrap() <= self.now),
             Err(SchedError::QueueFull { waiting }) => assert_eq!(waiting, 8),
-            Err(SchedError::NeverFits { needed, total }) => assert!(needed > total && total == NUM_BLOCKS),
+            Err(SchedError::NeverFits { needed, total }) => {
+                assert!(needed > total && total == self.scheduler.kv().config().num_blocks);
+            }
             Err(other) => panic!("{other}"),
         }
     }
@@ -186,7 +231,8 @@ impl Simulation {
 
     fn step(&mut self) {
         let plan = self.scheduler.plan(self.now);
-        self.expire(&plan);
+        self.end_rejected(&plan);
+        self.change_states(&plan);
         self.check(&plan);
         // The step takes its time.
         self.now.0 += 50 * u64::from(plan.num_tokens());
@@ -204,6 +250,13 @@ impl Simulation {
             for run in &plan.runs {
                 self.written.insert(run.own.handle, run.first_local + run.num_tokens);
             }
+            for run in plan.runs.iter().filter(|run| run.work == Work::Rerun) {
+                self.ends.rerun_tokens += u64::from(run.num_tokens);
+                if run.first_local + run.num_tokens == self.live[&run.sequence].generated {
+                    self.caught_up.insert(run.sequence);
+                }
+            }
+            self.caught_up.extend(plan.rows().map(|run| run.sequence));
             let rows: Vec<SequenceId> = plan.rows().map(|run| run.sequence).collect();
             let outcomes: Vec<Outcome> = rows.into_iter().map(|sequence| self.outcome(sequence)).collect();
             self.scheduler.commit(plan, &outcomes, self.now);
@@ -211,24 +264,75 @@ impl Simulation {
         self.scheduler.check_invariants();
     }
 
-    /// Those past their deadline are told, and they alone: nothing is pinned, so whatever was accepted fits.
-    fn expire(&mut self, plan: &StepPlan) {
+    /// Those past their deadline are told, and those that do not fit beside what is pinned; nobody else.
+    fn end_rejected(&mut self, plan: &StepPlan) {
         for rejected in &plan.rejected {
-            assert!(matches!(rejected.error, SchedError::DeadlineExceeded { .. }), "{rejected:?}");
             let (before, request) = (self.live.len(), rejected.request);
-            let is_late = |promise: &Promise| promise.deadline.is_some_and(|deadline| deadline <= self.now);
-            self.live.retain(|_, promise| promise.request != request || !is_late(promise));
-            assert!(self.live.len() < before, "{request} was live and late");
-            self.ends.expired += 1;
+            match rejected.error {
+                SchedError::DeadlineExceeded { .. } => {
+                    let is_late = |promise: &Promise| promise.deadline.is_some_and(|at| at <= self.now);
+                    self.live.retain(|_, promise| promise.request != request || !is_late(promise));
+                    self.ends.expired += 1;
+                }
+                SchedError::NeverFits { needed, total } => {
+                    assert!(needed > total && !self.pins.is_empty(), "{rejected:?}");
+                    self.live.retain(|_, promise| promise.request != request);
+                    self.ends.pinned_out += 1;
+                }
+                ref other => panic!("{other}"),
+            }
+            assert!(self.live.len() < before, "{request} was live");
         }
         let late = self.live.values().filter(|promise| promise.deadline.is_some_and(|at| at <= self.now));
         assert_eq!(late.count(), 0, "nobody outlives its deadline");
     }
 
+    /// Who gives way is never the longest running, nobody starts in such a step, nobody new starts before all that gave
+    /// way go on, and these go on in order.
+    fn change_states(&mut self, plan: &StepPlan) {
+        let turn = |promise: &Promise| match promise.state {
+            State::Runs(turn) => Some(turn),
+            _ => None,
+        };
+        let oldest = self.live.values().filter_map(turn).min();
+        for preempted in &plan.preempted {
+            self.ends.preempted += 1;
+            // Its request may have been refused in the same step.
+            let Some(promise) = self.live.get_mut(&preempted.sequence) else { continue };
+            let State::Runs(turn) = promise.state else { panic!("{preempted:?} did not run") };
+            assert!(Some(turn) > oldest, "{preempted:?} ran longest");
+            promise.state = State::Gave(turn);
+            self.caught_up.remove(&preempted.sequence);
+        }
+        assert!(plan.preempted.is_empty() || (plan.resumed.is_empty() && plan.admitted.is_empty()));
+        for resumed in &plan.resumed {
+            let gave = |promise: &Promise| match promise.state {
+                State::Gave(turn) => Some(turn),
+                _ => None,
+            };
+            let first = self.live.values().filter_map(gave).min().unwrap();
+            let promise = self.live.get_mut(&resumed.sequence).unwrap();
+            assert_eq!(promise.state, State::Gave(first), "{resumed:?} goes on in its turn");
+            promise.state = State::Runs(first);
+        }
+        let num_away = self.live.values().filter(|promise| matches!(promise.state, State::Gave(_))).count();
+        assert!(plan.admitted.is_empty() || num_away == 0, "nobody new goes before who gave way");
+        for admitted in &plan.admitted {
+            self.next_turn += 1;
+            let promise = self.live.get_mut(&admitted.sequence).unwrap();
+            assert_eq!(promise.state, State::Waits);
+            promise.state = State::Runs(self.next_turn);
+        }
+        for sequence in &plan.filled {
+            assert_eq!(self.live.remove(sequence).unwrap().max_tokens, 0);
+            self.ends.filled += 1;
+        }
+    }
+
     fn outcome(&mut self, sequence: SequenceId) -> Outcome {
         let promise = self.live.get_mut(&sequence).unwrap();
         promise.generated += 1;
-        if promise.generated == promise.max_tokens || self.rng.one_in(10) {
+        if promise.generated == promise.max_tokens || self.rng.one_in(25) {
             self.live.remove(&sequence);
             return Outcome::Finished;
         }
@@ -250,9 +354,22 @@ impl Simulation {
         for run in &plan.runs {
             self.check_reads(run, &after);
         }
-        let decoding = self.live.values().filter(|promise| promise.generated > 0).count();
-        let decodes = plan.runs.iter().filter(|run| run.work == Work::Decode).count();
-        assert_eq!(decodes, decoding, "every decoding sequence runs in every step");
+        let advances = |run: &&PlannedRun| matches!(run.work, Work::Decode | Work::Rerun);
+        let advancing: HashSet<SequenceId> =
+            plan.runs.iter().filter(advances).map(|run| run.sequence).collect();
+        for (sequence, promise) in &self.live {
+            let is_rerun = !self.caught_up.contains(sequence);
+            let runs = matches!(promise.state, State::Runs(_)) && promise.generated > 0;
+            assert!(!runs || is_rerun || advancing.contains(sequence), "{sequence} decodes in every step");
+            assert!(runs || !advancing.contains(sequence), "{sequence} runs once it was started");
+        }
+        for run in plan.runs.iter().filter(advances) {
+            let generated = self.live[&run.sequence].generated;
+            let chosen = run.tokens().iter().zip(run.first_local..).filter(|(_, local)| *local > 0);
+            chosen.for_each(|(token, local)| assert_eq!(token.0, local, "it runs what was chosen"));
+            let end = run.first_local + run.num_tokens;
+            assert!(end == generated + 1 || (run.work == Work::Rerun && end <= generated), "{run:?}");
+        }
     }
 
     fn check_reads(&self, run: &PlannedRun, after: &HashMap<SegmentHandle, u32>) {
@@ -271,16 +388,22 @@ fn simulate(seed: u64, num_steps: u32) -> (KvStats, Ends) {
 #[test]
 fn the_scheduler_survives_any_traffic_for_the_committed_seeds() {
     let all: Vec<(KvStats, Ends)> = (0..60).map(|seed| simulate(seed, 150)).collect();
-    let ran = |count: fn(&KvStats) -> u64| all.iter().map(|(kv, _)| count(kv)).sum::<u64>() > 100;
-    let ended = |count: fn(&Ends) -> u64| all.iter().map(|(_, ends)| count(ends)).sum::<u64>() > 20;
-    assert!(
-        ended(|ends| ends.backlog) && ended(|ends| ends.unmeetable) && ended(|ends| ends.expired),
-        "{all:?}"
-    );
-    assert!(
-        ran(|kv| kv.hits) && ran(|kv| kv.joins) && ran(|kv| kv.evictions),
-        "the traffic is varied: {all:?}"
-    );
+    let sum = |count: fn(&KvStats, &Ends) -> u64| all.iter().map(|(kv, ends)| count(kv, ends)).sum::<u64>();
+    let happened = [
+        ("hits", 100, sum(|kv, _| kv.hits)),
+        ("joins", 100, sum(|kv, _| kv.joins)),
+        ("evictions", 100, sum(|kv, _| kv.evictions)),
+        ("preemptions", 100, sum(|_, ends| ends.preempted)),
+        ("tokens run again", 100, sum(|_, ends| ends.rerun_tokens)),
+        ("documents alone", 100, sum(|_, ends| ends.filled)),
+        ("backlog full", 20, sum(|_, ends| ends.backlog)),
+        ("deadlines refused", 20, sum(|_, ends| ends.unmeetable)),
+        ("deadlines passed", 20, sum(|_, ends| ends.expired)),
+        ("pinned out", 5, sum(|_, ends| ends.pinned_out)),
+    ];
+    for (what, least, times) in happened {
+        assert!(times > least, "the traffic is varied, but {what}: {times}, of {happened:?}");
+    }
 }
 
 proptest! {

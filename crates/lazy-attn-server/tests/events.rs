@@ -47,6 +47,7 @@ fn done() -> Event {
         completion_tokens: 3,
         documents_total: 1,
         documents_reused: 1,
+        preemptions: 0,
     };
     let timing = Timing { time_to_first_token: Duration::from_millis(1500), ..Timing::default() };
     Event::Done { usage, timing }

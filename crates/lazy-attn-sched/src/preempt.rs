@@ -1,0 +1,75 @@
+//! Tails grow block by block; when no block is left, a sequence gives way and is computed again later.
+//!
+//! The victim is, of all running sequences but the longest running one, that of the lowest priority, and of those the one
+//! with the least KV that nobody else needs; it gives back its tail and its references, so documents that others read
+//! stay. It goes on before anybody new starts, with the tokens it has: its segments are looked up again, its tail is run
+//! again as far as it was written, and nothing is sampled twice. The tail is the same segment at the same place, so where
+//! results are folded in fixed units of a segment its later tokens are the same bit by bit.
+//!
+//! **Everybody ends.** *Proof.* A sequence is admitted only if it fits the pool alone, without what is pinned. Let `s` be
+//! the longest running of those that run or were preempted. If it runs, it is no victim, and each growth it asks for is
+//! granted: every other sequence can be preempted, and then everything but its own segments and pins is free or can be
+//! evicted. So it advances in each step and ends. If it does not run, nobody new is admitted until it does, and those that
+//! run are finitely many, of whom the longest running one ends by the same argument; when the last one has ended, `s` is
+//! admitted. By induction on the order of first admissions everybody becomes `s`. ∎ Only a pin made meanwhile can break
+//! the premise; then the sequence that does not fit any more is refused with the numbers.
+
+use std::cmp::Reverse;
+
+use lazy_attn_types::{SequenceId, Timestamp};
+
+use crate::running::{Running, Sequence};
+use crate::{Preempted, Rejected, SchedError, Scheduler, StepPlan};
+
+impl Scheduler {
+    /// Gives every decoding sequence a slot for its token, the longest running first.
+    pub(crate) fn make_room(&mut self, now: Timestamp, plan: &mut StepPlan) {
+        let block_size = self.kv.config().block_size;
+        let full = self.running.iter().filter(|running| running.is_full(block_size));
+        let full: Vec<SequenceId> = full.map(|running| running.sequence.id).collect();
+        for id in full {
+            while !self.grow(id) {
+                match self.victim() {
+                    Some(victim) => self.preempt(victim, now, plan),
+                    None => self.refuse_growth(id, now, plan),
+                }
+            }
+        }
+    }
+
+    /// Whether `id` has a slot for its next token, or does not run any more.
+    fn grow(&mut self, id: SequenceId) -> bool {
+        let Some(running) = self.running.get_mut(id) else { return true };
+        self.kv.grow_tail(&mut running.tail, 1).is_ok()
+    }
+
+    fn victim(&self) -> Option<SequenceId> {
+        let rank = |running: &&Running| {
+            let Sequence { priority, turn, .. } = running.sequence;
+            (priority, running.private_tokens(&self.kv), Reverse(turn))
+        };
+        self.running.iter().skip(1).min_by_key(rank).map(|running| running.sequence.id)
+    }
+
+    fn preempt(&mut self, id: SequenceId, now: Timestamp, plan: &mut StepPlan) {
+        let Some(running) = self.running.remove(id) else { return };
+        let lost_tokens = running.private_tokens(&self.kv);
+        let sequence = self.give_back(running, now);
+        plan.preempted.push(Preempted { request: sequence.request, sequence: id, lost_tokens });
+        self.num_preemptions += 1;
+        self.preempted.insert(sequence.turn, sequence);
+    }
+
+    /// `id` runs alone and still lacks a block: it holds everything that is not pinned.
+    fn refuse_growth(&mut self, id: SequenceId, now: Timestamp, plan: &mut StepPlan) {
+        let Some(running) = self.running.get_mut(id) else { return };
+        let (request, tail) = (running.sequence.request, running.tail.blocks().len() as u32);
+        let mut held: Vec<_> =
+            running.placed.iter().map(|placed| (placed.handle, placed.blocks.len())).collect();
+        held.sort_unstable();
+        held.dedup();
+        let total = tail + held.iter().map(|(_, num_blocks)| *num_blocks as u32).sum::<u32>();
+        self.drop_request(request, now);
+        plan.rejected.push(Rejected { request, error: SchedError::NeverFits { needed: total + 1, total } });
+    }
+}
