@@ -5,7 +5,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
@@ -57,6 +58,17 @@ impl Served {
     async fn client(&self, api_key: Option<&str>) -> Client {
         let options = ClientOptions { url: self.url.clone(), api_key: api_key.map(str::to_owned) };
         Client::connect(options).await.unwrap()
+    }
+
+    /// What it tells Prometheus.
+    fn metrics(&self) -> String {
+        let url = self.ready.split_once("metrics on http://").unwrap().1;
+        let mut stream = TcpStream::connect(url.split_once("/metrics").unwrap().0).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
     }
 
     fn terminate(&self) {
@@ -118,7 +130,7 @@ async fn answer(mut client: Client, request: v1::GenerateRequest) -> v1::Collect
 
 #[tokio::test(flavor = "multi_thread")]
 async fn concurrent_streams_answer_as_one_at_a_time_and_encode_each_document_once() {
-    let served = serve(&[]);
+    let served = serve(&["--metrics-port", "0"]);
     assert!(served.ready.contains("KV 8192 tokens"), "{}", served.ready);
     let mut client = served.client(None).await;
     let tasks: Vec<_> =
@@ -137,6 +149,12 @@ async fn concurrent_streams_answer_as_one_at_a_time_and_encode_each_document_onc
     assert!(misses.values().all(|&num_misses| num_misses == 1), "{misses:?}");
     let load = client.load().await.unwrap();
     assert_eq!((load.kv_blocks_leased, load.sequences_running, load.requests_waiting), (0, 0, 0));
+    let metrics = served.metrics();
+    let shows =
+        |sample: &str| metrics.lines().any(|line| line.starts_with("lazyattn_") && line.contains(sample));
+    assert!(shows(&format!("outcome=\"done\"}} {NUM_STREAMS}")), "{metrics}");
+    assert!(shows(&format!("outcome=\"miss\"}} {NUM_DOCUMENTS}")), "{metrics}");
+    assert!(!metrics.contains("Berth"), "no document is named");
     for (stream, response) in together.iter().enumerate() {
         let alone = answer(client.clone(), stream_request(stream)).await;
         assert_eq!((&response.text, &response.token_ids), (&alone.text, &alone.token_ids), "{stream}");

@@ -6,7 +6,9 @@ use std::path::Path;
 
 use lazy_attn_engine::EngineConfig;
 use lazy_attn_server::convert::{Defaults, Limits};
-use lazy_attn_server::{ApiKeys, Exposure, Reflection, Server, ServerOptions, TenantSecret, Tenants, bind};
+use lazy_attn_server::{
+    ApiKeys, Exposure, Reflection, Server, ServerOptions, TenantSecret, Tenants, bind, serve_metrics,
+};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -26,6 +28,10 @@ pub(crate) fn serve(engine: &EngineArgs, args: &ServeArgs) -> Result<Exit, Failu
     let address = SocketAddr::new(args.host, args.grpc_port);
     let exposure = if args.insecure_bind { Exposure::Anywhere } else { Exposure::LoopbackOnly };
     let listener = runtime.block_on(bind(address, exposure))?;
+    let metrics_listener = match args.metrics_port {
+        Some(port) => Some(runtime.block_on(bind(SocketAddr::new(args.host, port), exposure))?),
+        None => None,
+    };
     let is_described = args.host.is_loopback() || args.grpc_reflection;
     let session = Session::tuned(engine, tuning, Verbosity::Normal)?;
     let server = Server::new(
@@ -42,8 +48,17 @@ pub(crate) fn serve(engine: &EngineArgs, args: &ServeArgs) -> Result<Exit, Failu
     )?;
     let info = session.executor_info();
     let kv_tokens = u64::from(info.num_blocks) * u64::from(info.block_size.get());
+    let metrics = match metrics_listener {
+        Some(listener) => {
+            let address = listener.local_addr()?;
+            // Goes on while the server drains, and ends with the process.
+            runtime.spawn(serve_metrics(listener, session.metrics.clone()));
+            format!("metrics on http://{address}/metrics, ")
+        }
+        None => String::new(),
+    };
     let ready = format!(
-        "ready: model {}, {} threads, KV {kv_tokens} tokens, gRPC on http://{}",
+        "ready: model {}, {} threads, KV {kv_tokens} tokens, {metrics}gRPC on http://{}",
         session.model.name,
         session.model.num_threads,
         listener.local_addr()?

@@ -18,6 +18,9 @@ pub(crate) struct ServeArgs {
     /// Port of the gRPC service; 0 takes any free one
     #[arg(long, value_name = "PORT", default_value_t = 50051)]
     pub(crate) grpc_port: u16,
+    /// Port that answers `GET /metrics` for Prometheus, without a key; off unless given, 0 takes any free one
+    #[arg(long, value_name = "PORT")]
+    pub(crate) metrics_port: Option<u16>,
     /// Listen on an address that other machines can reach, although nothing is encrypted
     #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false,
           default_missing_value = "true", action = ArgAction::Set, value_name = "BOOL")]
