@@ -38,7 +38,7 @@ fn request(index: u64) -> GenerateRequest {
             ..SamplingParams::default()
         },
         stopping: StopParams { max_tokens: 90, end_tokens: EndTokens::Ignore, ..StopParams::default() },
-        output: OutputParams { top_logprobs: 5, ..OutputParams::default() },
+        output: OutputParams { top_logprobs: 5 },
         ..GenerateRequest::new(parts)
     }
 }

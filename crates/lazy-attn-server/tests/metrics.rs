@@ -116,6 +116,20 @@ impl Session {
         self.admit(&[10]);
     }
 
+    /// Two answers that together are longer than the pool: one gives way and is computed again.
+    async fn crowd(&mut self) {
+        self.rig.latch.shut();
+        let ask = |question| request(&[], &[question], 240);
+        let mut first = self.client.generate(ask(5), None).await.unwrap();
+        admitted(&mut first).await;
+        let second = self.client.generate(ask(6), None).await.unwrap();
+        self.rig.latch.open();
+        while first.message().await.unwrap().is_some() {}
+        collect(second).await.unwrap();
+        self.tally.submitted += 2;
+        self.tally.done += 2;
+    }
+
     /// Requests that end without an answer.
     async fn give_up(&mut self) {
         self.refuse(v1::GenerateRequest::default(), Code::InvalidArgument).await;
@@ -157,6 +171,7 @@ async fn after_a_session_every_metric_has_appeared_and_the_counters_add_up() {
     let mut session = Session::new().await;
     session.share().await;
     session.put().await;
+    session.crowd().await;
     session.give_up().await;
     session.rig.baseline().await;
     let (scrape, tally) = (session.scrape(), &session.tally);
@@ -201,6 +216,7 @@ async fn after_a_session_every_metric_has_appeared_and_the_counters_add_up() {
     assert_eq!(count("step_duration_seconds") + stats.steps_failed, session.rig.probe.num_steps());
     assert!(scrape.sum("document_group_size_bucket", &[("le", "1")]) < count("document_group_size"));
     assert_eq!(scrape.sum("kv_evictions_total", &[]), stats.sched.kv.evictions);
+    assert_eq!(scrape.sum("preemptions_total", &[]), stats.sched.preemptions);
     assert_eq!(scrape.sum("documents_resident", &[]), stats.sched.kv.documents as u64);
 }
 

@@ -29,6 +29,7 @@ families! {
     REQUESTS Counter "requests_total" "Requests that ended, by how.";
     REJECTIONS Counter "admission_rejections_total" "Requests refused before they ran, by reason.";
     CANCELLED Counter "cancelled_total" "Requests ended before their answer was, by who ended them.";
+    PREEMPTIONS Counter "preemptions_total" "Times a sequence gave its private blocks up to others and was computed again.";
     TTFT Histogram "ttft_seconds" "From submitting a request to its first token.";
     INTER_TOKEN Histogram "inter_token_seconds" "Between two tokens of a sequence.";
     E2E Histogram "e2e_seconds" "From submitting a request to the end of its answer.";

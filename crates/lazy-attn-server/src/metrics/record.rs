@@ -25,6 +25,7 @@ pub struct Metrics {
     reused_tokens: Counter,
     computed_tokens: Counter,
     evictions: Counter,
+    preemptions: Counter,
     gauges: Gauges,
     times: Times,
     batch: Batch,
@@ -82,6 +83,7 @@ impl Metrics {
             reused_tokens: Counter::default(),
             computed_tokens: Counter::default(),
             evictions: Counter::default(),
+            preemptions: Counter::default(),
             gauges,
             times: Times {
                 ttft: Histogram::durations(),
@@ -132,6 +134,7 @@ impl Metrics {
         out.by_word(&family::REQUESTS, "outcome", self.requests.iter());
         out.by_word(&family::REJECTIONS, "reason", self.rejections.iter());
         out.by_word(&family::CANCELLED, "cause", self.cancelled.iter());
+        out.single(&family::PREEMPTIONS, &[], self.preemptions.get());
         self.render_times(&mut out);
         out.single(&family::KV_BLOCKS, &[], gauges.blocks.get());
         out.single(&family::KV_BLOCKS_USED, &[], gauges.blocks_used.get());
@@ -183,6 +186,7 @@ impl Metrics {
         gauges.bytes.set(kv.bytes as f64);
         gauges.documents.set(kv.documents as f64);
         self.evictions.follow(kv.evictions);
+        self.preemptions.follow(stats.sched.preemptions);
         if stats.requests_running == 0 {
             // Nobody reads anything, so nothing is shared.
             gauges.shared_factor.set(1.0);
