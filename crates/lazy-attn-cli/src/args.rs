@@ -1,10 +1,14 @@
-//! What may be written on the command line.
+//! What may be written on the command line; `client` for the commands that can talk to a server.
+
+mod client;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use client::{ChatArgs, RemoteArgs};
 
 use crate::config::ServeArgs;
 
@@ -70,6 +74,8 @@ pub(crate) struct EngineArgs {
 pub(crate) enum Command {
     /// Answer a question over text files
     Run(RunArgs),
+    /// Talk about documents, in a terminal or as a script on standard input
+    Chat(ChatArgs),
     /// Run a request in JSON and print the response in JSON
     Generate(GenerateArgs),
     /// Answer requests over gRPC until SIGTERM, then finish what is in flight
@@ -134,9 +140,9 @@ pub(crate) struct SamplingArgs {
     /// Seed of the draw
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
-    /// Most tokens of the answer
-    #[arg(long, value_name = "N", default_value_t = 64)]
-    pub(crate) max_tokens: u32,
+    /// Most tokens of an answer; if absent, 64 in `run` and 512 in `chat`
+    #[arg(long, value_name = "N")]
+    pub(crate) max_tokens: Option<u32>,
     /// End the answer before this text; may be given again
     #[arg(long, value_name = "TEXT")]
     pub(crate) stop: Vec<String>,
@@ -148,12 +154,8 @@ pub(crate) struct GenerateArgs {
     /// File with the request, `-` for standard input
     #[arg(long, value_name = "FILE")]
     pub(crate) request: PathBuf,
-    /// Address of a `lazyattn serve` that answers instead of this process, for example http://127.0.0.1:50051
-    #[arg(long, value_name = "URL")]
-    pub(crate) server: Option<String>,
-    /// File with the API key for the server
-    #[arg(long, value_name = "FILE", requires = "server")]
-    pub(crate) key_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) server: RemoteArgs,
 }
 
 /// `config`.

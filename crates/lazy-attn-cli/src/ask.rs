@@ -16,6 +16,20 @@ use crate::ui::{EncodeProgress, Verbosity};
 /// How often the progress of encoding is looked at.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
+/// Checks `request` for the engine of `session`.
+///
+/// # Errors
+/// The first mistake in it.
+pub(crate) fn convert(session: &Session, request: v1::GenerateRequest) -> Result<Converted, Failure> {
+    let converter = RequestConverter {
+        model: &session.model.name,
+        limits: Limits::default(),
+        defaults: Defaults::default(),
+        chat: &*session.templates,
+    };
+    Ok(converter.convert(request, TenantSalt::SINGLE_USER)?)
+}
+
 /// Runs `request` and returns the whole response; `on_text` hears the text of sequence 0 as it comes.
 ///
 /// # Errors
@@ -26,13 +40,7 @@ pub(crate) fn ask(
     verbosity: Verbosity,
     on_text: &mut dyn FnMut(&str) -> Result<(), Failure>,
 ) -> Result<v1::CollectedResponse, Failure> {
-    let converter = RequestConverter {
-        model: &session.model.name,
-        limits: Limits::default(),
-        defaults: Defaults::default(),
-        chat: &*session.templates,
-    };
-    let Converted { request, reply } = converter.convert(request, TenantSalt::SINGLE_USER)?;
+    let Converted { request, reply } = convert(session, request)?;
     let handle = session.handle();
     let num_tokens_before = handle.stats().tokens_run;
     let mut stream = handle.submit(request)?;

@@ -46,6 +46,7 @@ fn run(Resolved { cli, values }: &Resolved) -> Result<Exit, Failure> {
     start_logging(&cli.engine.log_level)?;
     match &cli.command {
         Command::Run(args) => commands::run::run(&cli.engine, args),
+        Command::Chat(args) => commands::chat::chat(&cli.engine, args),
         Command::Generate(args) => commands::generate::generate(&cli.engine, args),
         Command::Serve(args) => commands::serve::serve(&cli.engine, args),
         Command::Demo(args) => commands::demo::demo(&cli.engine, args),

@@ -59,12 +59,8 @@ impl Templates {
             .map(|document| Document { title: Some(&document.title), text: &document.text })
             .collect();
         let prompt = template.prompt(system.unwrap_or(BlockTemplate::QUESTION_SYSTEM), &inputs, question);
-        let documents = documents.iter().zip(prompt.documents).map(|(document, text)| v1::Part {
-            part: Some(part::Part::InlineDocument(v1::InlineDocument {
-                source: Some(inline_document::Source::Text(text)),
-                title: document.title.clone(),
-            })),
-        });
+        let titles = documents.iter().map(|document| document.title.clone());
+        let documents = titles.zip(prompt.documents).map(|(title, text)| document_part(title, text));
         Ok([text_part(prompt.system)]
             .into_iter()
             .chain(documents)
@@ -135,7 +131,18 @@ fn role_name(role: ChatRole) -> &'static str {
     }
 }
 
-fn text_part(text: String) -> v1::Part {
+/// A document that stands in the request.
+pub(crate) fn document_part(title: String, text: String) -> v1::Part {
+    v1::Part {
+        part: Some(part::Part::InlineDocument(v1::InlineDocument {
+            source: Some(inline_document::Source::Text(text)),
+            title,
+        })),
+    }
+}
+
+/// Text of a prompt or a message.
+pub(crate) fn text_part(text: String) -> v1::Part {
     v1::Part { part: Some(part::Part::Text(text)) }
 }
 

@@ -1,27 +1,25 @@
-//! One request through a server.
+//! A server instead of an engine of our own.
 
-use std::fs;
 use std::path::Path;
+use std::{fs, io};
 
 use lazy_attn_proto::{Client, ClientOptions, v1};
 use lazy_attn_server::convert::Collector;
-use tokio::runtime;
+use tokio::runtime::{self, Runtime};
 
+use crate::args::RemoteArgs;
 use crate::exit::Failure;
 
-/// Runs `request` on the server at `url` and returns the whole response.
+/// Runs `request` on a server and returns the whole response.
 ///
 /// # Errors
 /// The code of the server's refusal, or that of a server that cannot be reached.
 pub(crate) fn ask_server(
-    url: &str,
-    key_file: Option<&Path>,
+    server: &RemoteArgs,
     request: v1::GenerateRequest,
 ) -> Result<v1::CollectedResponse, Failure> {
-    let options = ClientOptions { url: url.to_owned(), api_key: key_file.map(read_key).transpose()? };
-    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let mut client = Client::connect(options).await?;
+    runtime()?.block_on(async {
+        let mut client = connect(server).await?;
         let n = request.sampling.as_ref().and_then(|sampling| sampling.n).unwrap_or(1);
         let mut stream = client.generate(request, None).await?;
         let mut collector = Collector::new(n);
@@ -30,6 +28,22 @@ pub(crate) fn ask_server(
         }
         Ok(collector.finish()?)
     })
+}
+
+/// What a command with one connection needs.
+pub(crate) fn runtime() -> io::Result<Runtime> {
+    runtime::Builder::new_current_thread().enable_all().build()
+}
+
+/// A connection to a server.
+///
+/// # Errors
+/// [`Exit::Usage`](crate::exit::Exit) for a key that cannot be read or an address that is none,
+/// [`Exit::Server`](crate::exit::Exit) if nobody answers.
+pub(crate) async fn connect(server: &RemoteArgs) -> Result<Client, Failure> {
+    let api_key = server.key_file.as_deref().map(read_key).transpose()?;
+    let options = ClientOptions { url: server.url().to_owned(), api_key };
+    Ok(Client::connect(options).await?)
 }
 
 fn read_key(path: &Path) -> Result<String, Failure> {

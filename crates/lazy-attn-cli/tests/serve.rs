@@ -3,12 +3,14 @@
 #![cfg(feature = "embedded-model")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
+mod served;
+
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Command, ExitStatus, Output};
 use std::time::Duration;
 
 use lazy_attn_proto::v1::{self, CacheOutcome, generate_response::Event, inline_document, part};
@@ -18,24 +20,12 @@ use serde_json::Value;
 use tokio::time::timeout;
 use tonic::Code;
 
+use served::Served;
+
 /// Long enough for any machine, short enough to fail rather than hang.
 const PATIENCE: Duration = Duration::from_secs(240);
 const NUM_STREAMS: usize = 64;
 const NUM_DOCUMENTS: usize = 16;
-
-/// A server process; it dies with the test.
-struct Served {
-    child: Child,
-    url: String,
-    ready: String,
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 fn lazyattn(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lazyattn"));
@@ -44,14 +34,7 @@ fn lazyattn(arguments: &[&str]) -> Command {
 }
 
 fn serve(arguments: &[&str]) -> Served {
-    let mut command = lazyattn(&["serve", "--grpc-port", "0"]);
-    let mut child = command.args(arguments).stderr(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    let ready = lines.find_map(|line| line.ok().filter(|line| line.starts_with("ready: "))).unwrap();
-    // Whatever comes later must not fill the pipe.
-    std::thread::spawn(move || lines.for_each(drop));
-    let url = ready.split_whitespace().last().unwrap().to_owned();
-    Served { child, url, ready }
+    Served::start(lazyattn(&["serve", "--grpc-port", "0"]).args(arguments))
 }
 
 impl Served {
@@ -72,8 +55,7 @@ impl Served {
     }
 
     fn terminate(&self) {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        served::send_signal(&self.child, "TERM");
     }
 
     async fn end(&mut self) -> ExitStatus {

@@ -18,8 +18,8 @@ const MAX_REQUEST_BYTES: u64 = 128 << 20;
 
 pub(crate) fn generate(engine: &EngineArgs, args: &GenerateArgs) -> Result<Exit, Failure> {
     let request: v1::GenerateRequest = from_json(&read(&args.request)?)?;
-    let response = match &args.server {
-        Some(url) => ask_server(url, args.key_file.as_deref(), request)?,
+    let response = match args.server.server {
+        Some(_) => ask_server(&args.server, request)?,
         None => ask(&Session::start(engine, Verbosity::Quiet)?, request, Verbosity::Quiet, &mut |_| Ok(()))?,
     };
     print_json(&response)?;

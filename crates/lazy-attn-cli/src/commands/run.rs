@@ -1,5 +1,7 @@
 //! `run`: a question over text files.
 
+use std::time::Duration;
+
 use lazy_attn_proto::v1;
 
 use crate::args::{AttentionArg, EngineArgs, RunArgs, SamplingArgs};
@@ -8,6 +10,9 @@ use crate::documents;
 use crate::exit::{Exit, Failure};
 use crate::session::Session;
 use crate::ui::{Out, Verbosity, millis, print_json};
+
+/// Most tokens of an answer: a short phrase.
+const MAX_TOKENS: u32 = 64;
 
 pub(crate) fn run(engine: &EngineArgs, args: &RunArgs) -> Result<Exit, Failure> {
     if args.question.trim().is_empty() {
@@ -19,16 +24,9 @@ pub(crate) fn run(engine: &EngineArgs, args: &RunArgs) -> Result<Exit, Failure> 
     let parts = session.templates.question_parts(args.system.as_deref(), &documents, &args.question)?;
     let request = v1::GenerateRequest {
         parts,
-        attention: match args.attention {
-            AttentionArg::Block => v1::DocumentAttention::Block.into(),
-            AttentionArg::Full => v1::DocumentAttention::Full.into(),
-        },
+        attention: attention(args.attention).into(),
         sampling: Some(sampling(&args.sampling)),
-        stopping: Some(v1::StoppingOptions {
-            max_tokens: Some(args.sampling.max_tokens),
-            stop_texts: args.sampling.stop.clone(),
-            ..v1::StoppingOptions::default()
-        }),
+        stopping: Some(stopping(&args.sampling, MAX_TOKENS)),
         ..v1::GenerateRequest::default()
     };
     if args.output.json {
@@ -42,7 +40,22 @@ pub(crate) fn run(engine: &EngineArgs, args: &RunArgs) -> Result<Exit, Failure> 
     Ok(Exit::Success)
 }
 
-fn sampling(args: &SamplingArgs) -> v1::SamplingOptions {
+pub(super) fn attention(attention: AttentionArg) -> v1::DocumentAttention {
+    match attention {
+        AttentionArg::Block => v1::DocumentAttention::Block,
+        AttentionArg::Full => v1::DocumentAttention::Full,
+    }
+}
+
+pub(super) fn stopping(args: &SamplingArgs, max_tokens: u32) -> v1::StoppingOptions {
+    v1::StoppingOptions {
+        max_tokens: Some(args.max_tokens.unwrap_or(max_tokens)),
+        stop_texts: args.stop.clone(),
+        ..v1::StoppingOptions::default()
+    }
+}
+
+pub(super) fn sampling(args: &SamplingArgs) -> v1::SamplingOptions {
     v1::SamplingOptions {
         temperature: args.temperature,
         top_k: args.top_k,
@@ -53,20 +66,14 @@ fn sampling(args: &SamplingArgs) -> v1::SamplingOptions {
     }
 }
 
-fn closing_line(response: &v1::CollectedResponse) -> String {
+pub(super) fn closing_line(response: &v1::CollectedResponse) -> String {
     let usage = response.usage.unwrap_or_default();
     let timing = response.timing.unwrap_or_default();
-    let time = |time: Option<_>| std::time::Duration::try_from(time.unwrap_or_default()).unwrap_or_default();
-    let decode = time(timing.decode);
-    let num_decoded = usage.completion_tokens.saturating_sub(1);
-    let rate = match decode.is_zero() {
-        true => String::new(),
-        false => format!(", {:.0} tokens/s", f64::from(num_decoded) / decode.as_secs_f64()),
-    };
+    let rate = decode_rate(&usage, &timing).map_or(String::new(), |rate| format!(", {rate:.0} tokens/s"));
     format!(
         "first token after {} · {} prompt tokens, {} reused · {} of {} documents reused · {} tokens generated{rate} · \
          {} attention",
-        millis(time(timing.time_to_first_token)),
+        millis(duration(timing.time_to_first_token)),
         usage.prompt_tokens,
         usage.cached_prompt_tokens,
         usage.documents_reused,
@@ -74,4 +81,15 @@ fn closing_line(response: &v1::CollectedResponse) -> String {
         usage.completion_tokens,
         if response.attention() == v1::DocumentAttention::Full { "full" } else { "block" },
     )
+}
+
+/// Tokens per second behind the first token; `None` for an answer that is over with it.
+pub(super) fn decode_rate(usage: &v1::Usage, timing: &v1::Timing) -> Option<f64> {
+    let decode = duration(timing.decode);
+    let num_decoded = usage.completion_tokens.saturating_sub(1);
+    (!decode.is_zero()).then(|| f64::from(num_decoded) / decode.as_secs_f64())
+}
+
+pub(super) fn duration<T: TryInto<Duration> + Default>(time: Option<T>) -> Duration {
+    time.unwrap_or_default().try_into().unwrap_or_default()
 }

@@ -1,10 +1,12 @@
-//! What a person sees: `out` the answer on stdout, `progress` bars, `table` columns.
+//! What a person sees: `out` the answer on stdout, `progress` bars, `table` columns, `paint` colours.
 
 mod out;
+mod paint;
 mod progress;
 mod table;
 
 pub(crate) use out::{Out, print_json};
+pub(crate) use paint::Paint;
 pub(crate) use progress::{EncodeProgress, LoadProgress, Verbosity};
 pub(crate) use table::Table;
 

@@ -5,6 +5,11 @@
 mod answers;
 mod bad_input;
 mod bad_model;
+#[cfg(feature = "embedded-model")]
+mod chat;
+#[cfg(feature = "embedded-model")]
+#[path = "../served/mod.rs"]
+mod served;
 
 use std::ffi::OsStr;
 use std::io::Write;
