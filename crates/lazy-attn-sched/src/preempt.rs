@@ -27,9 +27,11 @@ impl Scheduler {
         let block_size = self.kv.config().block_size;
         let full = self.running.iter().filter(|running| running.is_full(block_size));
         let full: Vec<SequenceId> = full.map(|running| running.sequence.id).collect();
+        // Ranked once a step: whoever gives way changes what the others would have to compute by little.
+        let mut victims: Option<Vec<SequenceId>> = None;
         for id in full {
             while !self.grow(id) {
-                match self.victim() {
+                match victims.get_or_insert_with(|| self.victims()).pop() {
                     Some(victim) => self.preempt(victim, now, plan),
                     None => self.refuse_growth(id, now, plan),
                 }
@@ -43,12 +45,15 @@ impl Scheduler {
         self.kv.grow_tail(&mut running.tail, 1).is_ok()
     }
 
-    fn victim(&self) -> Option<SequenceId> {
-        let rank = |running: &&Running| {
-            let Sequence { priority, turn, .. } = running.sequence;
-            (priority, running.private_tokens(&self.kv), Reverse(turn))
+    /// All running sequences but the longest running one, who gives way first at the end.
+    fn victims(&self) -> Vec<SequenceId> {
+        let rank = |running: &Running| {
+            let Sequence { id, priority, turn, .. } = running.sequence;
+            (Reverse((priority, running.private_tokens(&self.kv))), turn, id)
         };
-        self.running.iter().skip(1).min_by_key(rank).map(|running| running.sequence.id)
+        let mut ranked: Vec<_> = self.running.iter().skip(1).map(rank).collect();
+        ranked.sort_unstable();
+        ranked.into_iter().map(|(_, _, id)| id).collect()
     }
 
     fn preempt(&mut self, id: SequenceId, now: Timestamp, plan: &mut StepPlan) {

@@ -10,9 +10,11 @@
 //! * [`fixture`]: golden files made from both.
 //! * [`driver`]: puts segments into blocks and plays contexts through any executor.
 //! * [`fake`]: an executor without a model, whose tokens betray every wrong block, start, mask or order.
+//! * [`cost`]: an executor that computes nothing and knows what a step would have cost.
 //! * [`generate`]: proptest strategies for contexts and steps.
 //! * [`scenario`]: the named workloads of the benches, with the story each stands for.
 
+pub mod cost;
 pub mod deferred;
 pub mod driver;
 pub mod fake;
@@ -24,6 +26,7 @@ pub mod rng;
 pub mod scenario;
 pub mod tiny;
 
+pub use cost::{CostExecutor, CostModel, CostProbe, StepCost};
 pub use deferred::DeferredExecutor;
 pub use driver::{Player, Pool, RunSpec, StepBuilder, StoredSegment};
 pub use fake::{FakeConfig, FakeExecutor, FakeProbe, expected_tokens};

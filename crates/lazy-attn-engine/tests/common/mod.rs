@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, dead_code, unused_imports)] // each test file uses its own part of this
 
+pub(crate) mod busy;
 pub(crate) mod gate;
 pub(crate) mod vocab;
 
