@@ -1,7 +1,7 @@
 // What a kernel receives. Mirrored in crates/lazy-attn-sys/src/abi.rs and layout.rs; a test compiles this file and
 // compares every size, offset, constant and byte address with Rust. Plain C11, C++17 and CUDA C++.
 //
-// All pointers are device addresses. Every field has 4 or 8 bytes and there is no hidden padding.
+// All pointers are device addresses. Every field has 4 or 8 bytes, or is a struct of such fields; there is no hidden padding.
 #ifndef LAZY_KERNELS_H
 #define LAZY_KERNELS_H
 
@@ -15,13 +15,12 @@
 #define LA_HOST_DEVICE
 #endif
 
-// LaSeg::flags
+// LaPart::flags
 enum {
-    LA_SEG_CAUSAL = 1,  // the rows lie inside this segment: each sees it up to itself
-    LA_SEG_LAST = 2,    // the last segment of its context
+    LA_PART_CAUSAL = 1,  // the rows lie inside this segment: each sees it up to itself
 };
 
-// LaItem::partial_begin of an item that is its rows' only one and writes the output itself
+// LaItem::first_slot of an item that is all its rows need and writes the output itself
 enum { LA_WRITES_OUTPUT = -1 };
 
 // LaKv::dtype
@@ -32,45 +31,52 @@ enum {
     LA_KV_FP8_E4M3 = 3,
 };
 
-// One segment as one context sees it.
-typedef struct LaSeg {
-    int32_t first_block;  // first entry of its block list in LaPlan::block_ids
-    int32_t num_tokens;   // valid tokens; what lies behind them in the last block is masked
-    int32_t start;        // logical position of its token 0
-    uint32_t flags;       // LA_SEG_*
-} LaSeg;
+// Keys of one segment, as one context or a group of contexts sees them.
+typedef struct LaPart {
+    int32_t first_block;  // entry of LaPlan::block_ids that holds the segment's token 0
+    int32_t key_begin;    // segment-local index of the first key, a multiple of 64
+    int32_t key_end;      // one past the last key; what lies behind it in its block is masked
+    int32_t start;        // position of the segment's token 0 in a chain, zero in an item that contexts share
+    uint32_t flags;       // LA_PART_*
+} LaPart;
 
-// A work item: a range of keys and the query rows that read it.
+// A work item: every row reads every part, in one KV head.
 typedef struct LaItem {
-    int32_t seg_begin;      // first segment of the chain; an item that many contexts share has one segment
-    int32_t seg_end;        // one past the last segment
-    int32_t token_begin;    // first token, inside the first segment
-    int32_t token_end;      // one past the last token, inside the last segment
-    int32_t row_begin;      // first entry in LaPlan::rows
-    int32_t num_rows;       // entries in LaPlan::rows
-    int32_t partial_begin;  // first partial of the item, or LA_WRITES_OUTPUT
-    int32_t tile_class;     // which tile shape runs it
+    int32_t part_begin;  // first entry in LaPlan::parts
+    int32_t part_end;    // one past the last
+    int32_t row_begin;   // first entry in LaPlan::rows
+    int32_t row_end;     // one past the last
+    int32_t first_slot;  // partial slot of the first row, the others follow; or LA_WRITES_OUTPUT
 } LaItem;
 
-// A query token of an item: its relative position is position - start for a shared item, position - LaSeg::start for a chain.
+// A query token of an item. It is rotated by base - LaPart::start.
 typedef struct LaRow {
-    int32_t token;     // index of the token in the step
-    int32_t position;  // its logical position
-    int32_t start;     // start of a shared item's segment in this row's context
-    int32_t reserved;  // zero
+    int32_t token;  // index of the token in the step
+    int32_t base;   // its position in a chain, its distance from the segment's token 0 in an item that contexts share
 } LaRow;
 
 // The plan of one step: arrays at addresses that do not change between steps, so that a captured graph may run any plan.
 typedef struct LaPlan {
-    const LaItem *items;            // [num_items]
-    const int32_t *num_items;       // one
-    const LaSeg *segs;              // [num_segs]
-    const uint32_t *block_ids;      // block lists of all segments
-    const LaRow *rows;              // [num_rows]
-    const int32_t *merge_begin;     // [num_tokens + 1], where a token's entries in merge_partials begin
-    const int32_t *merge_partials;  // partials of each token, in the order they are folded
-    int32_t *ticket;                // one: the next item to take
+    const LaPart *parts;         // parts of all items
+    const uint32_t *block_ids;   // block lists of all segments
+    const LaRow *rows;           // rows of all items
+    const int32_t *merge_begin;  // [num_tokens + 1], where a token's entries in merge_slots begin
+    const int32_t *merge_slots;  // slots of each token in the order they are folded; LA_WRITES_OUTPUT alone: nothing to do
 } LaPlan;
+
+// The items of one tile shape. Worker w of a KV head takes items worker_begin[w] to worker_begin[w + 1], in order.
+typedef struct LaWork {
+    const LaItem *items;
+    const int32_t *worker_begin;  // [num_workers + 1]
+} LaWork;
+
+// A token whose key and value are stored.
+typedef struct LaWrite {
+    int32_t token;   // index of the token in the step
+    uint32_t block;  // where it goes
+    int32_t slot;    // where in the block
+    int32_t local;   // segment-local index: what the key is rotated by
+} LaWrite;
 
 // Keys and values of one layer.
 typedef struct LaKv {
@@ -85,12 +91,65 @@ typedef struct LaKv {
     uint32_t head_dim;      // elements per head
 } LaKv;
 
+// Rotation and scaling of scores.
+typedef struct LaRope {
+    const uint64_t *turns;  // [rotary_dim / 2], turns per position times 2^64
+    uint32_t rotary_dim;    // dimensions that rotate, a multiple of 16; pairs are half-split
+    float scale_log2;       // softmax scale times log2(e)
+} LaRope;
+
+// Where items leave results that others complete.
+typedef struct LaPartials {
+    float *out;  // [num_slots, num_q_heads, head_dim], normalised
+    float *lse;  // [num_slots, num_q_heads], base 2, -inf where nothing was seen
+} LaPartials;
+
+// Parameters of la_attend_*.
+typedef struct LaAttend {
+    LaPlan plan;
+    LaWork work;
+    LaKv kv;
+    LaRope rope;
+    LaPartials partials;
+    const void *q;         // [num_tokens, num_q_heads, head_dim], not rotated
+    void *out;             // the same shape
+    uint32_t num_q_heads;  // a multiple of LaKv::num_kv_heads
+    uint32_t window;       // a row sees keys at distances below it; zero: all
+    uint32_t num_stages;   // tiles of keys or values in flight
+    uint32_t reserved;     // zero
+} LaAttend;
+
+// Parameters of la_merge_*.
+typedef struct LaMerge {
+    LaPlan plan;
+    LaPartials partials;
+    void *out;            // [num_tokens, num_q_heads, head_dim]
+    uint32_t num_tokens;  // of LaPlan::merge_begin
+    uint32_t num_q_heads;
+} LaMerge;
+
+// Parameters of la_rope_append_*.
+typedef struct LaAppend {
+    LaKv kv;
+    LaRope rope;
+    const LaWrite *writes;
+    const int32_t *num_writes;  // one
+    const void *k;              // [num_tokens, num_kv_heads, head_dim], not rotated; a token every k_stride elements
+    const void *v;              // the same, every v_stride elements
+    int64_t k_stride;
+    int64_t v_stride;
+} LaAppend;
+
 static_assert(sizeof(void *) == 8, "device addresses have 64 bits");
-static_assert(sizeof(LaSeg) == 16 && offsetof(LaSeg, start) == 8, "LaSeg differs from abi.rs");
-static_assert(sizeof(LaItem) == 32 && offsetof(LaItem, partial_begin) == 24, "LaItem differs from abi.rs");
-static_assert(sizeof(LaRow) == 16 && offsetof(LaRow, start) == 8, "LaRow differs from abi.rs");
-static_assert(sizeof(LaPlan) == 64 && offsetof(LaPlan, ticket) == 56, "LaPlan differs from abi.rs");
+static_assert(sizeof(LaPart) == 20 && offsetof(LaPart, start) == 12, "LaPart differs from abi.rs");
+static_assert(sizeof(LaItem) == 20 && offsetof(LaItem, first_slot) == 16, "LaItem differs from abi.rs");
+static_assert(sizeof(LaRow) == 8 && offsetof(LaRow, base) == 4, "LaRow differs from abi.rs");
+static_assert(sizeof(LaPlan) == 40 && offsetof(LaPlan, merge_slots) == 32, "LaPlan differs from abi.rs");
+static_assert(sizeof(LaWrite) == 16 && offsetof(LaWrite, local) == 12, "LaWrite differs from abi.rs");
 static_assert(sizeof(LaKv) == 56 && offsetof(LaKv, head_dim) == 52, "LaKv differs from abi.rs");
+static_assert(sizeof(LaAttend) == 176 && offsetof(LaAttend, num_q_heads) == 160, "LaAttend differs from abi.rs");
+static_assert(sizeof(LaMerge) == 72 && offsetof(LaMerge, num_tokens) == 64, "LaMerge differs from abi.rs");
+static_assert(sizeof(LaAppend) == 120 && offsetof(LaAppend, k_stride) == 104, "LaAppend differs from abi.rs");
 
 // First byte of element `dim` of the token in `slot` of a block of 16-bit elements. Panels of 8 tokens x 64 elements, 1024
 // bytes each, swizzled as a tensor core reads them: group g of 16 bytes of row r lies at place g ^ r.

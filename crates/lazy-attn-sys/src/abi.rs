@@ -1,6 +1,6 @@
 //! The structs a kernel receives, in the field order and with the sizes of `kernels/abi/lazy_kernels.h`.
 //!
-//! Every struct has only fields of 4 or 8 bytes and no hidden padding, so the layout is the same for every compiler.
+//! Every struct has only fields of 4 or 8 bytes, or structs of such fields, and no hidden padding, so the layout is the same for every compiler.
 //! [`STRUCTS`] describes them for the test that asks the C compiler.
 
 use std::mem::{align_of, offset_of, size_of};
@@ -10,84 +10,92 @@ use std::mem::{align_of, offset_of, size_of};
 #[repr(transparent)]
 pub struct DeviceAddress(pub u64);
 
-/// One segment as one context sees it.
+/// Keys of one segment, as one context or a group of contexts sees them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
-pub struct LaSeg {
-    /// First entry of its block list in [`LaPlan::block_ids`].
+pub struct LaPart {
+    /// Entry of [`LaPlan::block_ids`] that holds the segment's token 0.
     pub first_block: i32,
-    /// Valid tokens; what lies behind them in the last block is masked.
-    pub num_tokens: i32,
-    /// Logical position of its token 0.
+    /// Segment-local index of the first key, a multiple of 64.
+    pub key_begin: i32,
+    /// One past the last key; what lies behind it in its block is masked.
+    pub key_end: i32,
+    /// Position of the segment's token 0 in a chain, zero in an item that contexts share.
     pub start: i32,
-    /// Bits of [`SEG_CAUSAL`] and [`SEG_LAST`].
+    /// [`PART_CAUSAL`] or zero.
     pub flags: u32,
 }
 
 /// The rows lie inside this segment: each sees it up to itself.
-pub const SEG_CAUSAL: u32 = 1;
-/// The last segment of its context.
-pub const SEG_LAST: u32 = 2;
+pub const PART_CAUSAL: u32 = 1;
 
-/// A work item: a range of keys and the query rows that read it.
+/// A work item: every row reads every part, in one KV head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct LaItem {
-    /// First segment of the chain; an item that many contexts share has one segment.
-    pub seg_begin: i32,
-    /// One past the last segment.
-    pub seg_end: i32,
-    /// First token, inside the first segment.
-    pub token_begin: i32,
-    /// One past the last token, inside the last segment.
-    pub token_end: i32,
+    /// First entry in [`LaPlan::parts`].
+    pub part_begin: i32,
+    /// One past the last.
+    pub part_end: i32,
     /// First entry in [`LaPlan::rows`].
     pub row_begin: i32,
-    /// Entries in [`LaPlan::rows`].
-    pub num_rows: i32,
-    /// First partial of the item, or [`WRITES_OUTPUT`].
-    pub partial_begin: i32,
-    /// Which tile shape runs it.
-    pub tile_class: i32,
+    /// One past the last.
+    pub row_end: i32,
+    /// Partial slot of the first row, the others follow; or [`WRITES_OUTPUT`].
+    pub first_slot: i32,
 }
 
-/// [`LaItem::partial_begin`] of an item that is its rows' only one and writes the output itself.
+/// [`LaItem::first_slot`] of an item that is all its rows need and writes the output itself.
 pub const WRITES_OUTPUT: i32 = -1;
 
-/// A query token of an item.
+/// A query token of an item. It is rotated by `base - LaPart::start`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct LaRow {
     /// Index of the token in the step.
     pub token: i32,
-    /// Its logical position.
-    pub position: i32,
-    /// Start of a shared item's segment in this row's context; a chain takes [`LaSeg::start`] instead.
-    pub start: i32,
-    /// Zero.
-    pub reserved: i32,
+    /// Its position in a chain, its distance from the segment's token 0 in an item that contexts share.
+    pub base: i32,
 }
 
 /// The plan of one step: arrays in device memory at addresses that do not change between steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct LaPlan {
-    /// `[num_items]` of [`LaItem`].
-    pub items: DeviceAddress,
-    /// One `i32`: read by the device, so that a captured graph may run another plan.
-    pub num_items: DeviceAddress,
-    /// `[num_segs]` of [`LaSeg`].
-    pub segs: DeviceAddress,
-    /// `u32` block ids of all segments.
+    /// [`LaPart`]s of all items.
+    pub parts: DeviceAddress,
+    /// `u32` block lists of all segments.
     pub block_ids: DeviceAddress,
-    /// `[num_rows]` of [`LaRow`].
+    /// [`LaRow`]s of all items.
     pub rows: DeviceAddress,
-    /// `[num_tokens + 1]` of `i32`: where a token's entries in `merge_partials` begin.
+    /// `[num_tokens + 1]` of `i32`: where a token's entries in `merge_slots` begin.
     pub merge_begin: DeviceAddress,
-    /// `i32` partials of each token, in the order they are folded.
-    pub merge_partials: DeviceAddress,
-    /// One `i32`: the next item to take.
-    pub ticket: DeviceAddress,
+    /// `i32` slots of each token in the order they are folded; [`WRITES_OUTPUT`] alone: nothing to do.
+    pub merge_slots: DeviceAddress,
+}
+
+/// The items of one tile shape. Worker `w` of a KV head takes items `worker_begin[w]` to `worker_begin[w + 1]`, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct LaWork {
+    /// [`LaItem`]s.
+    pub items: DeviceAddress,
+    /// `[num_workers + 1]` of `i32`.
+    pub worker_begin: DeviceAddress,
+}
+
+/// A token whose key and value are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct LaWrite {
+    /// Index of the token in the step.
+    pub token: i32,
+    /// Where it goes.
+    pub block: u32,
+    /// Where in the block.
+    pub slot: i32,
+    /// Segment-local index: what the key is rotated by.
+    pub local: i32,
 }
 
 /// Keys and values of one layer.
@@ -114,8 +122,96 @@ pub struct LaKv {
     pub head_dim: u32,
 }
 
+/// Rotation and scaling of scores.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[repr(C)]
+pub struct LaRope {
+    /// `[rotary_dim / 2]` of `u64`: turns per position, times 2^64.
+    pub turns: DeviceAddress,
+    /// Dimensions that rotate, a multiple of 16; pairs are half-split.
+    pub rotary_dim: u32,
+    /// Softmax scale times log2(e).
+    pub scale_log2: f32,
+}
+
+/// Where items leave results that others complete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct LaPartials {
+    /// `[num_slots, num_q_heads, head_dim]` of `f32`, normalised.
+    pub out: DeviceAddress,
+    /// `[num_slots, num_q_heads]` of `f32`, base 2, minus infinity where nothing was seen.
+    pub lse: DeviceAddress,
+}
+
+/// Parameters of `la_attend_*`.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[repr(C)]
+pub struct LaAttend {
+    /// What is read by whom.
+    pub plan: LaPlan,
+    /// The items of this launch.
+    pub work: LaWork,
+    /// Keys and values.
+    pub kv: LaKv,
+    /// Rotation and scaling.
+    pub rope: LaRope,
+    /// Results that others complete.
+    pub partials: LaPartials,
+    /// `[num_tokens, num_q_heads, head_dim]`, not rotated.
+    pub q: DeviceAddress,
+    /// The same shape.
+    pub out: DeviceAddress,
+    /// A multiple of [`LaKv::num_kv_heads`].
+    pub num_q_heads: u32,
+    /// A row sees keys at distances below it; zero: all.
+    pub window: u32,
+    /// Tiles of keys or values in flight.
+    pub num_stages: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// Parameters of `la_merge_*`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct LaMerge {
+    /// Its merge lists.
+    pub plan: LaPlan,
+    /// What is merged.
+    pub partials: LaPartials,
+    /// `[num_tokens, num_q_heads, head_dim]`
+    pub out: DeviceAddress,
+    /// Tokens of [`LaPlan::merge_begin`].
+    pub num_tokens: u32,
+    /// Heads of `out`.
+    pub num_q_heads: u32,
+}
+
+/// Parameters of `la_rope_append_*`.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[repr(C)]
+pub struct LaAppend {
+    /// Where keys and values go.
+    pub kv: LaKv,
+    /// Rotation.
+    pub rope: LaRope,
+    /// [`LaWrite`]s; no two to one slot.
+    pub writes: DeviceAddress,
+    /// One `i32`.
+    pub num_writes: DeviceAddress,
+    /// `[num_tokens, num_kv_heads, head_dim]`, not rotated; a token every `k_stride` elements.
+    pub k: DeviceAddress,
+    /// The same, every `v_stride` elements.
+    pub v: DeviceAddress,
+    /// Elements from one token's keys to the next's.
+    pub k_stride: i64,
+    /// Elements from one token's values to the next's.
+    pub v_stride: i64,
+}
+
 /// How keys and values are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u32)]
 pub enum KvDtype {
     /// bfloat16.
@@ -156,27 +252,36 @@ macro_rules! struct_abi {
 }
 
 /// Every struct of the header.
-pub const STRUCTS: [StructAbi; 5] = [
-    struct_abi!(LaSeg { first_block, num_tokens, start, flags }),
-    struct_abi!(LaItem {
-        seg_begin,
-        seg_end,
-        token_begin,
-        token_end,
-        row_begin,
-        num_rows,
-        partial_begin,
-        tile_class
-    }),
-    struct_abi!(LaRow { token, position, start, reserved }),
-    struct_abi!(LaPlan { items, num_items, segs, block_ids, rows, merge_begin, merge_partials, ticket }),
+pub const STRUCTS: [StructAbi; 12] = [
+    struct_abi!(LaPart { first_block, key_begin, key_end, start, flags }),
+    struct_abi!(LaItem { part_begin, part_end, row_begin, row_end, first_slot }),
+    struct_abi!(LaRow { token, base }),
+    struct_abi!(LaPlan { parts, block_ids, rows, merge_begin, merge_slots }),
+    struct_abi!(LaWork { items, worker_begin }),
+    struct_abi!(LaWrite { token, block, slot, local }),
     struct_abi!(LaKv { k, v, block_stride, k_scale, v_scale, dtype, block_size, num_kv_heads, head_dim }),
+    struct_abi!(LaRope { turns, rotary_dim, scale_log2 }),
+    struct_abi!(LaPartials { out, lse }),
+    struct_abi!(LaAttend {
+        plan,
+        work,
+        kv,
+        rope,
+        partials,
+        q,
+        out,
+        num_q_heads,
+        window,
+        num_stages,
+        reserved
+    }),
+    struct_abi!(LaMerge { plan, partials, out, num_tokens, num_q_heads }),
+    struct_abi!(LaAppend { kv, rope, writes, num_writes, k, v, k_stride, v_stride }),
 ];
 
 /// Every named constant of the header.
-pub const CONSTANTS: [(&str, i64); 7] = [
-    ("LA_SEG_CAUSAL", SEG_CAUSAL as i64),
-    ("LA_SEG_LAST", SEG_LAST as i64),
+pub const CONSTANTS: [(&str, i64); 6] = [
+    ("LA_PART_CAUSAL", PART_CAUSAL as i64),
     ("LA_WRITES_OUTPUT", WRITES_OUTPUT as i64),
     ("LA_KV_BF16", KvDtype::Bf16 as i64),
     ("LA_KV_F16", KvDtype::F16 as i64),
@@ -185,11 +290,15 @@ pub const CONSTANTS: [(&str, i64); 7] = [
 ];
 
 // The header asserts the same numbers; a change that forgets one side stops one of the two builds.
-const _: () = assert!(size_of::<LaSeg>() == 16 && offset_of!(LaSeg, start) == 8);
-const _: () = assert!(size_of::<LaItem>() == 32 && offset_of!(LaItem, partial_begin) == 24);
-const _: () = assert!(size_of::<LaRow>() == 16 && offset_of!(LaRow, start) == 8);
-const _: () = assert!(size_of::<LaPlan>() == 64 && offset_of!(LaPlan, ticket) == 56);
+const _: () = assert!(size_of::<LaPart>() == 20 && offset_of!(LaPart, start) == 12);
+const _: () = assert!(size_of::<LaItem>() == 20 && offset_of!(LaItem, first_slot) == 16);
+const _: () = assert!(size_of::<LaRow>() == 8 && offset_of!(LaRow, base) == 4);
+const _: () = assert!(size_of::<LaPlan>() == 40 && offset_of!(LaPlan, merge_slots) == 32);
+const _: () = assert!(size_of::<LaWrite>() == 16 && offset_of!(LaWrite, local) == 12);
 const _: () = assert!(size_of::<LaKv>() == 56 && offset_of!(LaKv, head_dim) == 52);
+const _: () = assert!(size_of::<LaAttend>() == 176 && offset_of!(LaAttend, num_q_heads) == 160);
+const _: () = assert!(size_of::<LaMerge>() == 72 && offset_of!(LaMerge, num_tokens) == 64);
+const _: () = assert!(size_of::<LaAppend>() == 120 && offset_of!(LaAppend, k_stride) == 104);
 
 #[cfg(test)]
 mod tests {
@@ -197,10 +306,11 @@ mod tests {
 
     #[test]
     fn no_struct_has_hidden_padding() {
+        let nested: Vec<usize> = STRUCTS.iter().map(|abi| abi.size).chain([4, 8]).collect();
         for abi in STRUCTS {
             let ends = abi.fields.iter().skip(1).map(|field| field.1).chain([abi.size]);
             for ((name, begin), end) in abi.fields.iter().zip(ends) {
-                assert!(matches!(end - begin, 4 | 8), "{}.{name} takes {} bytes", abi.name, end - begin);
+                assert!(nested.contains(&(end - begin)), "{}.{name} takes {} bytes", abi.name, end - begin);
             }
         }
     }

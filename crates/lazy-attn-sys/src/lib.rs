@@ -4,13 +4,18 @@
 //!
 //! * [`abi`]: the `#[repr(C)]` structs a kernel receives, mirrored in `kernels/abi/lazy_kernels.h`.
 //! * [`layout`]: where an element of a KV block lies: the pre-swizzled image a tensor core reads as it is.
+//! * `kernels` (feature `cuda`): loads the kernel image and launches its kernels.
 //! * `probe` (feature `cuda`): which devices this machine has, asked without needing one.
 
 pub mod abi;
+#[cfg(feature = "cuda")]
+pub mod kernels;
 pub mod layout;
 #[cfg(feature = "cuda")]
 pub mod probe;
 
+#[cfg(feature = "cuda")]
+pub use kernels::{AttendLaunch, KernelError, KernelShape, Kernels, TileClass};
 pub use layout::{BlockLayout, LayoutError};
 #[cfg(feature = "cuda")]
 pub use probe::{DeviceInfo, ProbeError, devices};

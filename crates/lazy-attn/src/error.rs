@@ -24,6 +24,14 @@ pub enum AttnError {
         /// What it has to be.
         want: u64,
     },
+    /// A device failed.
+    #[error("the device failed while {action}: {reason}")]
+    Device {
+        /// What was asked of it.
+        action: &'static str,
+        /// What it answered.
+        reason: String,
+    },
     /// The KV store does not fit into memory.
     #[error(
         "cannot allocate {bytes} bytes for the KV store: {reason}; use fewer blocks or a smaller KV dtype"

@@ -15,11 +15,14 @@
 //! * [`cpu`]: the KV store, and the kernels that write it ([`CpuAttention::append`]) and read it
 //!   ([`CpuAttention::attend`]).
 //! * [`error`]: what can go wrong.
+//! * `cuda`: plans cut for a device, and run there; feature `cuda`.
 //! * `candle`: the same on candle tensors; feature `candle`.
 
 #[cfg(feature = "candle")]
 pub mod candle;
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod error;
 mod isa;
 pub mod plan;

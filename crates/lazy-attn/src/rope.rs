@@ -67,6 +67,12 @@ impl RopeTable {
         Ok(RopeTable { turns })
     }
 
+    /// Turns per position of every pair, times 2^64: what devices rotate by.
+    #[must_use]
+    pub fn turns(&self) -> &[u64] {
+        &self.turns
+    }
+
     /// Dimensions that rotate.
     #[must_use]
     pub fn rotary_dim(&self) -> usize {

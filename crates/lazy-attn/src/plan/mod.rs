@@ -73,6 +73,22 @@ impl PlanConfig {
         }
     }
 
+    /// The division that suits a device: items as wide as its widest tile, which the schedule of the device then cuts
+    /// for its workers.
+    #[must_use]
+    pub fn cuda(block_size: BlockSize, max_item_tokens: u32) -> PlanConfig {
+        PlanConfig {
+            block_size,
+            unit_tokens: 64,
+            partials: PartialsPer::Item,
+            target_items: 1,
+            max_item_tokens,
+            max_shared_run_tokens: 16,
+            min_shared_tokens: 64,
+            window: None,
+        }
+    }
+
     pub(crate) fn validate(&self) -> Result<(), AttnError> {
         let unit = self.unit_tokens;
         if !unit.is_power_of_two() || !(16..=256).contains(&unit) {

@@ -118,6 +118,20 @@ impl Scenario {
         (lists, pool)
     }
 
+    /// Blocks of the pool.
+    pub(crate) fn num_blocks(&self) -> u32 {
+        self.blocks().1
+    }
+
+    /// Largest relative error of a device's result, in the norm: random roundings of rotated queries and keys move a score
+    /// by `query_size` / 3 times the rounding unit times sqrt(2) (elements are uniform), probabilities, values and
+    /// results are rounded once each, and twice that is never reached by chance.
+    pub(crate) fn relative_error_max(&self) -> f64 {
+        let unit = if self.shape.dtype == KvDtype::F16 { 2f64.powi(-11) } else { 2f64.powi(-9) };
+        let score = f64::from(self.query_size) / 3.0 * 2f64.sqrt();
+        2.0 * unit / 3f64.sqrt() * (score * score + 3.0).sqrt()
+    }
+
     /// The step that encodes the documents and the stored part of the tails.
     fn encode_step(&self) -> StepInput {
         let (lists, _) = self.blocks();
@@ -330,7 +344,7 @@ const KEY: u32 = 1;
 const VALUE: u32 = 2;
 const QUERY: u32 = 3;
 
-/// Numbers in [-1, 1) that depend on all arguments.
+/// Multiples of 1/128 in [-1, 1), which every element type holds exactly, that depend on all arguments.
 fn raw(seed: u32, local: u32, kind: u32, count: u32) -> Vec<f32> {
     (0..count)
         .map(|index| {
@@ -340,7 +354,7 @@ fn raw(seed: u32, local: u32, kind: u32, count: u32) -> Vec<f32> {
             x = x.wrapping_add(0x9E37_79B9_7F4A_7C15);
             x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
             x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-            ((x >> 40) as f32 / (1u64 << 23) as f32) - 1.0
+            (x >> 56) as f32 / 128.0 - 1.0
         })
         .collect()
 }

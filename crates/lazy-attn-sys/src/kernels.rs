@@ -1,0 +1,399 @@
+//! The CUDA kernels: loading their image, and typed launches. No device memory is allocated or owned here.
+#![allow(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use cudarc::driver::sys::{CUdevice_attribute as DeviceAttribute, CUfunction_attribute as FunctionAttribute};
+use cudarc::driver::{CudaContext, CudaFunction, CudaStream, DeviceRepr, DriverError, LaunchConfig, PushKernelArg};
+use cudarc::nvrtc::Ptx;
+
+use crate::abi::{KvDtype, LaAppend, LaAttend, LaMerge};
+
+// SAFETY: plain data without references or padding, passed by value as the header of the kernels declares it.
+unsafe impl DeviceRepr for LaAttend {}
+// SAFETY: as above.
+unsafe impl DeviceRepr for LaMerge {}
+// SAFETY: as above.
+unsafe impl DeviceRepr for LaAppend {}
+
+/// Bytes of a stage of keys or values.
+const STAGE_BYTES: u32 = 16384;
+/// Stages a ring has barriers for.
+const MAX_STAGES: u32 = 16;
+/// Stages below which copies do not stay ahead of arithmetic.
+const MIN_STAGES: u32 = 4;
+/// Bytes of shared memory the driver keeps per thread block.
+const RESERVED_BYTES: u32 = 1024;
+/// Threads of a copying or merging block; `kAppendThreads`, `32 * kMergeWarps`.
+const APPEND_THREADS: u32 = 256;
+const MERGE_WARPS: u32 = 4;
+
+/// A tile shape of the attend kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TileClass {
+    /// Up to 16 rows (token, query head of a group).
+    N16,
+}
+
+impl TileClass {
+    /// Every class, smallest first.
+    pub const ALL: [TileClass; 1] = [TileClass::N16];
+
+    /// Most rows (token, query head of a group) of an item.
+    #[must_use]
+    pub fn max_rows(self) -> u32 {
+        match self {
+            TileClass::N16 => 16,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            TileClass::N16 => "n16",
+        }
+    }
+
+    fn threads(self) -> u32 {
+        match self {
+            TileClass::N16 => 160,
+        }
+    }
+
+    /// Shared memory besides the stages: the size of the kernel's struct, at most.
+    fn fixed_bytes(self, head_dim: u32) -> u32 {
+        match self {
+            TileClass::N16 => 4 * 8 * head_dim * 4 + 768,
+        }
+    }
+
+    /// Thread blocks that a multiprocessor should hold at once.
+    fn blocks_wanted(self) -> u32 {
+        match self {
+            TileClass::N16 => 2,
+        }
+    }
+}
+
+/// What an instantiation is compiled for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct KernelShape {
+    /// Element type of queries, output, keys and values.
+    pub dtype: KvDtype,
+    /// Elements per head: 64 or 128.
+    pub head_dim: u32,
+}
+
+impl KernelShape {
+    /// Every shape there are kernels for.
+    pub const ALL: [KernelShape; 4] = [
+        KernelShape { dtype: KvDtype::Bf16, head_dim: 64 },
+        KernelShape { dtype: KvDtype::Bf16, head_dim: 128 },
+        KernelShape { dtype: KvDtype::F16, head_dim: 64 },
+        KernelShape { dtype: KvDtype::F16, head_dim: 128 },
+    ];
+
+    fn suffix(self) -> String {
+        let dtype = match self.dtype {
+            KvDtype::Bf16 => "bf16",
+            KvDtype::F16 => "f16",
+            KvDtype::F32 => "f32",
+            KvDtype::Fp8E4m3 => "fp8",
+        };
+        format!("{dtype}_d{}", self.head_dim)
+    }
+}
+
+/// Why kernels could not be loaded or launched.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KernelError {
+    /// The image is not for this device, or is none.
+    #[error("the kernel image could not be loaded: {source}; build it with `cargo xtask kernels` for this device")]
+    Image {
+        /// What the driver said.
+        source: DriverError,
+    },
+    /// The image lacks a kernel.
+    #[error("the kernel image has no `{name}`: {source}; it is older than this program, build it again")]
+    Missing {
+        /// Name of the kernel.
+        name: String,
+        /// What the driver said.
+        source: DriverError,
+    },
+    /// There is no kernel for a shape.
+    #[error("there is no `{kernel}` kernel for {shape:?}; bf16 and f16 with 64 or 128 elements per head are supported")]
+    NoKernel {
+        /// Which kernel.
+        kernel: &'static str,
+        /// The shape asked for.
+        shape: KernelShape,
+    },
+    /// The device has too little shared memory.
+    #[error("the device has {available} bytes of shared memory per block, but `{kernel}` needs {needed}")]
+    SharedMemory {
+        /// Which kernel.
+        kernel: String,
+        /// Bytes it needs.
+        needed: u32,
+        /// Bytes there are.
+        available: u32,
+    },
+    /// The driver refused.
+    #[error("the CUDA driver failed while {action}: {source}")]
+    Driver {
+        /// What was asked.
+        action: &'static str,
+        /// What it answered.
+        source: DriverError,
+    },
+}
+
+/// How an attend kernel is launched on this device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AttendLaunch {
+    /// Thread blocks that run at once on the whole device.
+    pub num_blocks: u32,
+    /// Stages that fit into their shared memory: [`LaAttend::num_stages`].
+    pub num_stages: u32,
+    shared_bytes: u32,
+}
+
+#[derive(Debug)]
+struct Attend {
+    function: CudaFunction,
+    launch: AttendLaunch,
+}
+
+/// The kernels of an image, loaded into a context.
+#[derive(Debug)]
+pub struct Kernels {
+    attend: BTreeMap<(TileClass, KernelShape), Attend>,
+    merge: BTreeMap<KernelShape, CudaFunction>,
+    append: BTreeMap<KernelShape, CudaFunction>,
+    num_multiprocessors: u32,
+}
+
+/// Sizes of a device that decide how kernels are launched.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    num_multiprocessors: u32,
+    shared_per_multiprocessor: u32,
+    shared_per_block: u32,
+}
+
+impl Limits {
+    fn of(context: &CudaContext) -> Result<Limits, KernelError> {
+        let get = |attribute| -> Result<u32, KernelError> {
+            let value = context.attribute(attribute).map_err(driver("reading a device's attribute"))?;
+            Ok(u32::try_from(value).unwrap_or(0))
+        };
+        Ok(Limits {
+            num_multiprocessors: get(DeviceAttribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
+            shared_per_multiprocessor: get(
+                DeviceAttribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR,
+            )?,
+            shared_per_block: get(DeviceAttribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
+        })
+    }
+
+    /// As many blocks per multiprocessor as wanted, if each then has enough stages; else one.
+    fn attend_launch(&self, class: TileClass, shape: KernelShape) -> Result<AttendLaunch, KernelError> {
+        let fixed = class.fixed_bytes(shape.head_dim);
+        let stages = |blocks: u32| {
+            let bytes = (self.shared_per_multiprocessor / blocks).saturating_sub(RESERVED_BYTES);
+            let free = bytes.min(self.shared_per_block).saturating_sub(fixed);
+            (free / STAGE_BYTES).min(MAX_STAGES)
+        };
+        let wanted = class.blocks_wanted();
+        let blocks = if stages(wanted) >= MIN_STAGES { wanted } else { 1 };
+        let num_stages = stages(blocks);
+        if num_stages < MIN_STAGES {
+            let kernel = format!("la_attend_{}_{}", class.name(), shape.suffix());
+            let needed = fixed + MIN_STAGES * STAGE_BYTES;
+            return Err(KernelError::SharedMemory { kernel, needed, available: self.shared_per_block });
+        }
+        let shared_bytes = num_stages * STAGE_BYTES + fixed;
+        Ok(AttendLaunch { num_blocks: blocks * self.num_multiprocessors, num_stages, shared_bytes })
+    }
+}
+
+impl Kernels {
+    /// Loads `image`, a fat binary of `kernels/`, into `context`.
+    ///
+    /// # Errors
+    /// [`KernelError::Image`] or [`KernelError::Missing`] if the image does not fit, [`KernelError::SharedMemory`] for a
+    /// device that is too small, [`KernelError::Driver`] if the driver refuses.
+    pub fn load(context: &Arc<CudaContext>, image: Vec<u8>) -> Result<Kernels, KernelError> {
+        let limits = Limits::of(context)?;
+        let module =
+            context.load_module(Ptx::from_binary(image)).map_err(|source| KernelError::Image { source })?;
+        let function = |name: String| {
+            module.load_function(&name).map_err(|source| KernelError::Missing { name, source })
+        };
+        let mut kernels = Kernels {
+            attend: BTreeMap::new(),
+            merge: BTreeMap::new(),
+            append: BTreeMap::new(),
+            num_multiprocessors: limits.num_multiprocessors,
+        };
+        for shape in KernelShape::ALL {
+            let suffix = shape.suffix();
+            kernels.merge.insert(shape, function(format!("la_merge_{suffix}"))?);
+            kernels.append.insert(shape, function(format!("la_rope_append_{suffix}"))?);
+            for class in TileClass::ALL {
+                let function = function(format!("la_attend_{}_{suffix}", class.name()))?;
+                let launch = limits.attend_launch(class, shape)?;
+                let bytes = i32::try_from(launch.shared_bytes).unwrap_or(i32::MAX);
+                let attribute = FunctionAttribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+                function.set_attribute(attribute, bytes).map_err(driver("reserving shared memory"))?;
+                kernels.attend.insert((class, shape), Attend { function, launch });
+            }
+        }
+        Ok(kernels)
+    }
+
+    /// How the attend kernel of a class and shape is launched.
+    ///
+    /// # Errors
+    /// [`KernelError::NoKernel`] for a shape without kernels.
+    pub fn attend_launch(&self, class: TileClass, shape: KernelShape) -> Result<AttendLaunch, KernelError> {
+        Ok(self.attend_of(class, shape)?.launch)
+    }
+
+    fn attend_of(&self, class: TileClass, shape: KernelShape) -> Result<&Attend, KernelError> {
+        self.attend.get(&(class, shape)).ok_or(KernelError::NoKernel { kernel: "attend", shape })
+    }
+
+    /// Runs the items of `params` for `num_workers` workers per KV head.
+    ///
+    /// # Safety
+    /// Every address of `params` must be that of device memory of this context, as long and as laid out as the ABI says,
+    /// alive and not written by others until the launch has run; indices stored in it must lie inside their arrays.
+    ///
+    /// # Errors
+    /// [`KernelError::NoKernel`] for a shape without kernels, [`KernelError::Driver`] if the launch fails.
+    pub unsafe fn attend(
+        &self,
+        stream: &CudaStream,
+        class: TileClass,
+        shape: KernelShape,
+        params: &LaAttend,
+        num_workers: u32,
+    ) -> Result<(), KernelError> {
+        let attend = self.attend_of(class, shape)?;
+        let grid = num_workers * params.kv.num_kv_heads;
+        if grid == 0 {
+            return Ok(());
+        }
+        let params = LaAttend { num_stages: attend.launch.num_stages, ..*params };
+        let config = launch_config(grid, class.threads(), attend.launch.shared_bytes);
+        // SAFETY: the kernel takes one `LaAttend` by value; what its addresses need is the caller's promise.
+        unsafe { launch(stream, &attend.function, &params, config) }
+    }
+
+    /// Merges partials into the output of every token of `params`.
+    ///
+    /// # Safety
+    /// As for [`Kernels::attend`].
+    ///
+    /// # Errors
+    /// As for [`Kernels::attend`].
+    pub unsafe fn merge(
+        &self,
+        stream: &CudaStream,
+        shape: KernelShape,
+        params: &LaMerge,
+    ) -> Result<(), KernelError> {
+        let function = self.merge.get(&shape).ok_or(KernelError::NoKernel { kernel: "merge", shape })?;
+        let grid = (params.num_tokens * params.num_q_heads).div_ceil(MERGE_WARPS);
+        if grid == 0 {
+            return Ok(());
+        }
+        // SAFETY: the kernel takes one `LaMerge` by value; what its addresses need is the caller's promise.
+        unsafe { launch(stream, function, params, launch_config(grid, 32 * MERGE_WARPS, 0)) }
+    }
+
+    /// Stores keys and values of at most `max_writes` tokens.
+    ///
+    /// # Safety
+    /// As for [`Kernels::attend`]; blocks and slots must lie inside the store.
+    ///
+    /// # Errors
+    /// As for [`Kernels::attend`].
+    pub unsafe fn rope_append(
+        &self,
+        stream: &CudaStream,
+        shape: KernelShape,
+        params: &LaAppend,
+        max_writes: u32,
+    ) -> Result<(), KernelError> {
+        let function =
+            self.append.get(&shape).ok_or(KernelError::NoKernel { kernel: "rope_append", shape })?;
+        let threads = u64::from(max_writes) * u64::from(params.kv.num_kv_heads * shape.head_dim / 16);
+        let enough = u64::from(8 * self.num_multiprocessors);
+        let grid = threads.div_ceil(u64::from(APPEND_THREADS)).min(enough) as u32;
+        if grid == 0 {
+            return Ok(());
+        }
+        // SAFETY: the kernel takes one `LaAppend` by value; what its addresses need is the caller's promise.
+        unsafe { launch(stream, function, params, launch_config(grid, APPEND_THREADS, 0)) }
+    }
+}
+
+fn launch_config(grid: u32, threads: u32, shared_mem_bytes: u32) -> LaunchConfig {
+    LaunchConfig { grid_dim: (grid, 1, 1), block_dim: (threads, 1, 1), shared_mem_bytes }
+}
+
+/// # Safety
+/// `function` must take one `P` by value, and `P` must be valid for it.
+unsafe fn launch<P: DeviceRepr>(
+    stream: &CudaStream,
+    function: &CudaFunction,
+    params: &P,
+    config: LaunchConfig,
+) -> Result<(), KernelError> {
+    let mut arguments = stream.launch_builder(function);
+    arguments.arg(params);
+    // SAFETY: the caller's promise.
+    unsafe { arguments.launch(config) }.map_err(driver("launching a kernel"))?;
+    Ok(())
+}
+
+fn driver(action: &'static str) -> impl Fn(DriverError) -> KernelError {
+    move |source| KernelError::Driver { action, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn launch_on(per_multiprocessor: u32, per_block: u32) -> AttendLaunch {
+        let limits = Limits {
+            num_multiprocessors: 10,
+            shared_per_multiprocessor: per_multiprocessor * 1024,
+            shared_per_block: per_block * 1024,
+        };
+        limits.attend_launch(TileClass::N16, KernelShape { dtype: KvDtype::Bf16, head_dim: 128 }).unwrap()
+    }
+
+    #[test]
+    fn two_blocks_share_a_large_multiprocessor_and_one_fills_a_small_one() {
+        let large = launch_on(228, 227);
+        assert_eq!((large.num_blocks, large.num_stages), (20, 6));
+        let middle = launch_on(164, 163);
+        assert_eq!((middle.num_blocks, middle.num_stages), (20, 4));
+        let small = launch_on(100, 99);
+        assert_eq!((small.num_blocks, small.num_stages), (10, 5));
+    }
+
+    #[test]
+    fn a_device_without_room_for_the_stages_is_refused() {
+        let limits =
+            Limits { num_multiprocessors: 1, shared_per_multiprocessor: 65536, shared_per_block: 65536 };
+        let shape = KernelShape { dtype: KvDtype::Bf16, head_dim: 128 };
+        let error = limits.attend_launch(TileClass::N16, shape).unwrap_err();
+        assert!(error.to_string().contains("la_attend_n16_bf16_d128"), "{error}");
+    }
+}

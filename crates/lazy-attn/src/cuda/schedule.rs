@@ -1,0 +1,272 @@
+//! From a plan to the arrays a device reads: the plan's items are cut so that every worker has the same amount to do.
+//!
+//! A thread block is (worker, KV head). The cost of all items of a tile class is laid end to end and cut into as many
+//! equal ranges as there are workers, at borders of 64 keys. Nothing is taken from a queue at run time, so the same plan
+//! gives the same bits, and no worker idles for more than a tile's time while another works.
+
+use lazy_attn_sys::TileClass;
+use lazy_attn_sys::abi::{LaItem, LaPart, LaRow, LaWrite, PART_CAUSAL, WRITES_OUTPUT};
+
+use crate::plan::{Coverage, Item, Part, Plan, Span, Visibility};
+
+/// Keys between two places where a part may be cut.
+pub const CUT_TOKENS: u32 = 64;
+
+/// Cost of [`CUT_TOKENS`] keys. The other costs are relative to it.
+const CUT_COST: u64 = 16;
+/// Cost of turning the queries to another part.
+const PART_COST: u64 = 4;
+/// Cost of starting an item and writing its result.
+const ITEM_COST: u64 = 16;
+
+/// The items of one tile class, worker by worker.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ClassWork {
+    /// Items; each worker's lie together.
+    pub items: Vec<LaItem>,
+    /// Where the items of each worker begin, and where the last one's end.
+    pub worker_begin: Vec<i32>,
+}
+
+impl ClassWork {
+    /// Workers per KV head.
+    #[must_use]
+    pub fn num_workers(&self) -> u32 {
+        (self.worker_begin.len().max(1) - 1) as u32
+    }
+}
+
+/// What a device needs to run a plan.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Schedule {
+    /// Per [`TileClass`], in the order of [`TileClass::ALL`].
+    pub work: [ClassWork; TileClass::ALL.len()],
+    /// Parts of all items.
+    pub parts: Vec<LaPart>,
+    /// Rows of all items.
+    pub rows: Vec<LaRow>,
+    /// Block lists of all parts.
+    pub block_ids: Vec<u32>,
+    /// Where each token's merge list begins, and where the last one ends.
+    pub merge_begin: Vec<i32>,
+    /// Merge lists.
+    pub merge_slots: Vec<i32>,
+    /// What is stored before anything is read.
+    pub writes: Vec<LaWrite>,
+    /// Partial slots; each holds one result per query head.
+    pub num_slots: u32,
+    /// Query tokens of the step.
+    pub num_tokens: u32,
+    /// Blocks a store needs at least.
+    pub num_blocks_min: u32,
+}
+
+/// How many workers a device has for each KV head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Workers {
+    /// Per [`TileClass`], in the order of [`TileClass::ALL`].
+    pub per_class: [u32; TileClass::ALL.len()],
+    /// Query heads per KV head.
+    pub group_size: u32,
+}
+
+/// First slot of each piece an item was cut into; [`WRITES_OUTPUT`] alone if it needs none.
+type PieceSlots = Vec<i32>;
+
+impl Schedule {
+    /// The arrays of `plan`, whose items no planner has cut by keys.
+    ///
+    /// # Panics
+    /// If an item has more rows than the widest class, which the configuration of the planner rules out.
+    #[must_use]
+    pub fn new(plan: &Plan, workers: &Workers) -> Schedule {
+        let mut schedule = Schedule {
+            block_ids: plan.block_ids().iter().map(|block| block.0).collect(),
+            rows: plan.rows().iter().map(|row| LaRow { token: row.token as i32, base: row.base }).collect(),
+            writes: writes_of(plan),
+            num_tokens: plan.num_tokens(),
+            num_blocks_min: plan.num_blocks_min(),
+            ..Schedule::default()
+        };
+        let mut slots = vec![PieceSlots::new(); plan.items().len()];
+        for (index, &class) in TileClass::ALL.iter().enumerate() {
+            let num_workers = workers.per_class[index];
+            let is_own = |item: &Item| class_of(item.rows.len() * workers.group_size) == class;
+            schedule.work[index] = schedule.cut(plan, num_workers, is_own, &mut slots);
+        }
+        schedule.add_merge_lists(plan, &slots);
+        schedule
+    }
+
+    /// Cuts the items `is_own` accepts for `num_workers` workers.
+    fn cut(
+        &mut self,
+        plan: &Plan,
+        num_workers: u32,
+        is_own: impl Fn(&Item) -> bool,
+        slots: &mut [PieceSlots],
+    ) -> ClassWork {
+        let own = || plan.items().iter().enumerate().filter(|(_, item)| is_own(item));
+        let total: u64 = own().map(|(_, item)| ITEM_COST + parts_cost(plan.parts_of(item))).sum();
+        if total == 0 {
+            return ClassWork::default();
+        }
+        let mut cutter = Cutter::new(total, num_workers);
+        for (index, item) in own() {
+            self.cut_item(plan, item, &mut cutter, &mut slots[index]);
+        }
+        cutter.finish()
+    }
+
+    fn cut_item(&mut self, plan: &Plan, item: &Item, cutter: &mut Cutter, slots: &mut PieceSlots) {
+        let mut part_begin = self.parts.len();
+        cutter.spend(ITEM_COST);
+        let parts = plan.parts_of(item);
+        for (index, &part) in parts.iter().enumerate() {
+            cutter.spend(PART_COST);
+            let mut rest = part.keys;
+            while !rest.is_empty() {
+                let cuts = cutter.cuts_left().max(1).min(u64::from(rest.len().div_ceil(CUT_TOKENS)));
+                let end = rest.end.min(rest.begin + cuts as u32 * CUT_TOKENS);
+                self.parts.push(la_part(&part, Span { begin: rest.begin, end }));
+                cutter.spend(cuts * CUT_COST);
+                rest.begin = end;
+                let is_last = rest.is_empty() && index + 1 == parts.len();
+                if cutter.cuts_left() == 0 && !is_last {
+                    self.close_piece(item, part_begin, cutter, slots);
+                    part_begin = self.parts.len();
+                    cutter.spend(ITEM_COST);
+                }
+            }
+        }
+        let is_whole = slots.is_empty() && item.coverage == Coverage::Whole;
+        self.close_piece(item, part_begin, cutter, slots);
+        if is_whole {
+            cutter.last_item_writes_output();
+            self.num_slots -= item.rows.len();
+            slots[0] = WRITES_OUTPUT;
+        }
+    }
+
+    fn close_piece(&mut self, item: &Item, part_begin: usize, cutter: &mut Cutter, slots: &mut PieceSlots) {
+        let first_slot = self.num_slots as i32;
+        self.num_slots += item.rows.len();
+        slots.push(first_slot);
+        cutter.push(LaItem {
+            part_begin: part_begin as i32,
+            part_end: self.parts.len() as i32,
+            row_begin: item.rows.begin as i32,
+            row_end: item.rows.end as i32,
+            first_slot,
+        });
+    }
+
+    fn add_merge_lists(&mut self, plan: &Plan, slots: &[PieceSlots]) {
+        self.merge_begin.push(0);
+        for token in 0..plan.num_tokens() as usize {
+            for &slot in plan.merge_list(token) {
+                let item = plan.items().partition_point(|item| item.first_slot <= slot) - 1;
+                let row = (slot - plan.items()[item].first_slot) as i32;
+                let piece_slot = |&first: &i32| if first == WRITES_OUTPUT { first } else { first + row };
+                self.merge_slots.extend(slots[item].iter().map(piece_slot));
+            }
+            self.merge_begin.push(self.merge_slots.len() as i32);
+        }
+    }
+}
+
+/// Query tokens of an item at most, for the widest tile: what [`crate::PlanConfig::cuda`] is given.
+#[must_use]
+pub fn max_item_tokens(group_size: u32) -> u32 {
+    let widest = TileClass::ALL.map(TileClass::max_rows).into_iter().max().unwrap_or(1);
+    (widest / group_size.max(1)).max(1)
+}
+
+/// The smallest class that holds `num_rows` rows.
+fn class_of(num_rows: u32) -> TileClass {
+    let fits = TileClass::ALL.into_iter().find(|class| num_rows <= class.max_rows());
+    assert!(fits.is_some(), "an item of {num_rows} rows is wider than every tile class");
+    fits.unwrap_or(TileClass::ALL[0])
+}
+
+fn parts_cost(parts: &[Part]) -> u64 {
+    parts.iter().map(|part| PART_COST + u64::from(part.keys.len().div_ceil(CUT_TOKENS)) * CUT_COST).sum()
+}
+
+fn la_part(part: &Part, keys: Span) -> LaPart {
+    LaPart {
+        first_block: part.first_block as i32,
+        key_begin: keys.begin as i32,
+        key_end: keys.end as i32,
+        start: part.start,
+        flags: if part.visibility == Visibility::Causal { PART_CAUSAL } else { 0 },
+    }
+}
+
+fn writes_of(plan: &Plan) -> Vec<LaWrite> {
+    let writes = plan.writes().iter();
+    let tokens = writes.flat_map(|write| {
+        (0..write.num_tokens).map(move |index| LaWrite {
+            token: (write.first_token + index) as i32,
+            block: write.block.0,
+            slot: (write.first_slot + index) as i32,
+            local: (write.first_local + index) as i32,
+        })
+    });
+    tokens.collect()
+}
+
+/// Hands pieces to workers: worker `w` ends where `(w + 1) / num_workers` of the cost is spent.
+struct Cutter {
+    work: ClassWork,
+    total: u64,
+    num_workers: u64,
+    spent: u64,
+}
+
+impl Cutter {
+    fn new(total: u64, num_workers: u32) -> Cutter {
+        let num_workers = u64::from(num_workers.max(1));
+        // Every cut starts one more piece.
+        let total = total + (num_workers - 1) * ITEM_COST;
+        let work = ClassWork { items: Vec::new(), worker_begin: vec![0] };
+        Cutter { work, total, num_workers, spent: 0 }
+    }
+
+    fn spend(&mut self, cost: u64) {
+        self.spent += cost;
+    }
+
+    /// Where the open worker ends.
+    fn target(&self) -> u64 {
+        self.work.worker_begin.len() as u64 * self.total / self.num_workers
+    }
+
+    /// Cuts the open worker still takes, rounded to the nearest; all of them for the last worker.
+    fn cuts_left(&self) -> u64 {
+        if self.work.worker_begin.len() as u64 == self.num_workers {
+            return u64::MAX / CUT_COST;
+        }
+        (self.target() + CUT_COST / 2).saturating_sub(self.spent) / CUT_COST
+    }
+
+    /// Gives a piece to the open worker, and closes it once it has its share.
+    fn push(&mut self, item: LaItem) {
+        self.work.items.push(item);
+        while (self.work.worker_begin.len() as u64) < self.num_workers && self.cuts_left() == 0 {
+            self.work.worker_begin.push(self.work.items.len() as i32);
+        }
+    }
+
+    fn last_item_writes_output(&mut self) {
+        if let Some(item) = self.work.items.last_mut() {
+            item.first_slot = WRITES_OUTPUT;
+        }
+    }
+
+    fn finish(mut self) -> ClassWork {
+        let end = self.work.items.len() as i32;
+        self.work.worker_begin.resize(self.num_workers as usize + 1, end);
+        self.work
+    }
+}

@@ -1,0 +1,161 @@
+//! Runs the scenarios of the CPU tests on a device.
+
+use std::num::NonZeroU32;
+use std::sync::{Arc, OnceLock};
+
+use half::{bf16, f16};
+use lazy_attn::cuda::{CudaAttention, CudaDevice, CudaKvStore, DevicePlan, PlanBounds, Schedule};
+use lazy_attn::{AttnParams, KvDtype, KvLayout, Plan, PlanConfig, RopeTable};
+use lazy_attn_types::BlockSize;
+
+use crate::common::{LAYER, Rows, Scenario, Shape, inv_freq, scale};
+
+/// The device, and the kernels from the file that `LAZY_ATTN_KERNELS` names.
+pub(crate) fn device() -> Arc<CudaDevice> {
+    static IMAGE: OnceLock<Vec<u8>> = OnceLock::new();
+    let image = IMAGE.get_or_init(|| {
+        let built = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/kernels/lazy_kernels.fatbin");
+        let path = std::env::var("LAZY_ATTN_KERNELS").unwrap_or(built.to_owned());
+        std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}; run `cargo xtask kernels`"))
+    });
+    Arc::new(CudaDevice::new(0, image.clone()).unwrap())
+}
+
+pub(crate) const SHAPE: Shape = Shape {
+    num_kv_heads: 2,
+    group_size: 4,
+    head_dim: 128,
+    rotary_dim: 128,
+    block_size: 16,
+    dtype: KvDtype::Bf16,
+};
+
+pub(crate) fn config(scenario: &Scenario) -> PlanConfig {
+    let block_size = BlockSize::new(scenario.shape.block_size).unwrap();
+    let window = scenario.window.and_then(NonZeroU32::new);
+    PlanConfig { window, ..PlanConfig::cuda(block_size, lazy_attn::cuda::max_item_tokens(scenario.shape.group_size)) }
+}
+
+fn narrow(dtype: KvDtype, values: &[f32]) -> Vec<u16> {
+    let bits = |&value: &f32| match dtype {
+        KvDtype::F16 => f16::from_f32(value).to_bits(),
+        _ => bf16::from_f32(value).to_bits(),
+    };
+    values.iter().map(bits).collect()
+}
+
+fn widen(dtype: KvDtype, bits: &[u16]) -> Vec<f32> {
+    let value = |&bits: &u16| match dtype {
+        KvDtype::F16 => f16::from_bits(bits).to_f32(),
+        _ => bf16::from_bits(bits).to_f32(),
+    };
+    bits.iter().map(value).collect()
+}
+
+/// A store and attention for one scenario.
+pub(crate) struct Gpu {
+    pub(crate) device: Arc<CudaDevice>,
+    pub(crate) store: CudaKvStore,
+    params: AttnParams,
+    window: u32,
+    dtype: KvDtype,
+}
+
+/// What the second step needs, kept so that it can be run again.
+pub(crate) struct Prepared {
+    pub(crate) plan: DevicePlan,
+    pub(crate) attention: CudaAttention,
+    pub(crate) q: cudarc::driver::CudaSlice<u16>,
+    pub(crate) out: cudarc::driver::CudaSlice<u16>,
+}
+
+impl Gpu {
+    /// A store of NaNs: reading an unwritten slot shows.
+    pub(crate) fn new(scenario: &Scenario) -> Gpu {
+        let (shape, device) = (scenario.shape, device());
+        let layout = KvLayout {
+            num_layers: LAYER + 1,
+            num_blocks: scenario.num_blocks(),
+            block_size: BlockSize::new(shape.block_size).unwrap(),
+            num_kv_heads: shape.num_kv_heads,
+            head_dim: shape.head_dim,
+            dtype: shape.dtype,
+        };
+        let mut store = CudaKvStore::new(&device, layout).unwrap();
+        let poison = vec![0xFFu8; store.memory_mut().len()];
+        device.stream().memcpy_htod(&poison, store.memory_mut()).unwrap();
+        let params = AttnParams {
+            num_q_heads: shape.num_kv_heads * shape.group_size,
+            rope: RopeTable::from_inv_freq(&inv_freq(shape)).unwrap(),
+            softmax_scale: scale(shape) as f32,
+        };
+        Gpu { device, store, params, window: scenario.window.unwrap_or(0), dtype: shape.dtype }
+    }
+
+    pub(crate) fn schedule(&self, plan: &Plan) -> Schedule {
+        Schedule::new(plan, &self.device.workers(&self.store, &self.params).unwrap())
+    }
+
+    pub(crate) fn prepare(&mut self, plan: &Plan, rows: &Rows) -> Prepared {
+        let schedule = self.schedule(plan);
+        let stream = Arc::clone(self.device.stream());
+        let mut device_plan = DevicePlan::new(&self.device, PlanBounds::of(&schedule)).unwrap();
+        device_plan.write(&self.device, &schedule).unwrap();
+        let slots = device_plan.max_slots();
+        let attention =
+            CudaAttention::new(&self.device, &self.store, self.params.clone(), slots, self.window).unwrap();
+        let upload = |values: &[f32]| stream.clone_htod(&narrow(self.dtype, values)).unwrap();
+        let (k, v, q) = (upload(&rows.k), upload(&rows.v), upload(&rows.q));
+        attention.append(&mut self.store, LAYER, &device_plan, &k, &v).unwrap();
+        let out = stream.clone_htod(&vec![0xFFFFu16; rows.q.len()]).unwrap();
+        Prepared { plan: device_plan, attention, q, out }
+    }
+
+    pub(crate) fn attend(&self, prepared: &mut Prepared) -> Vec<u16> {
+        let Prepared { plan, attention, q, out } = prepared;
+        attention.attend(&self.store, LAYER, plan, q, out).unwrap();
+        self.device.stream().clone_dtoh(out).unwrap()
+    }
+
+    pub(crate) fn values(&self, bits: &[u16]) -> Vec<f32> {
+        widen(self.dtype, bits)
+    }
+}
+
+/// Runs the scenario: bits of `[num_tokens, num_q_heads * head_dim]`.
+pub(crate) fn run(scenario: &Scenario, config: PlanConfig) -> Vec<u16> {
+    if scenario.requests.is_empty() {
+        return Vec::new();
+    }
+    let mut gpu = Gpu::new(scenario);
+    let mut bits = Vec::new();
+    scenario.run_steps(config, |plan, rows| {
+        if plan.num_tokens() > 0 {
+            let mut prepared = gpu.prepare(plan, rows);
+            bits = gpu.attend(&mut prepared);
+        }
+        Vec::new()
+    });
+    bits
+}
+
+/// Compares with the oracle: the whole within 4e-3 in the norm, and no element further off than rounding can take it.
+pub(crate) fn check(scenario: &Scenario) {
+    let got = widen(scenario.shape.dtype, &run(scenario, config(scenario)));
+    let want = scenario.oracle();
+    assert_eq!(got.len(), want.len());
+    let unit = if scenario.shape.dtype == KvDtype::F16 { 2f64.powi(-11) } else { 2f64.powi(-9) };
+    let (mut error, mut norm) = (0.0, 0.0);
+    for (index, (&got, &(want, tolerance))) in got.iter().zip(&want).enumerate() {
+        let difference = (f64::from(got) - want).abs();
+        // The oracle's tolerance counts one rounding of every key and value; here the query is rounded too, after it is
+        // rotated, and so are probabilities and results.
+        let most = 2.0 * tolerance + 2.0 * unit;
+        assert!(difference <= most, "element {index}: {got} is not {want} within {most} in {scenario:?}");
+        error += difference * difference;
+        norm += want * want;
+    }
+    let relative = (error / norm.max(1e-30)).sqrt();
+    println!("relative error {relative:.2e}");
+    assert!(relative <= scenario.relative_error_max(), "relative error {relative:.2e} in {scenario:?}");
+}

@@ -1,0 +1,280 @@
+// attend, class N16: up to 16 query rows (token, head of the group) against any number of keys; decoding.
+//
+//   score(row, key i) = < R(base - start) q , K_i >     out = softmax(score) V      K_i = R(i) k_i, as stored
+//
+// Layout: q, out [token, num_q_heads, HeadDim]; key and value blocks as la_block_byte says: the image that ldmatrix reads without
+// bank conflicts, so that loading a block is one copy.
+// Grid: block (worker, KV head), the head running fastest. Warps 0-3 compute, warp 4 copies. A tile of keys is split between the
+// four warps, 16 or 32 keys each; every warp keeps its own maximum, sum and output, and the four are merged at the end of an item.
+// A query is rotated once per part of its chain, in f32, from the raw query: rotated values are never rotated again.
+// Assumes: num_q_heads / num_kv_heads times the item's tokens <= 16; parts begin at multiples of 64 keys; block size 16, 32 or 64;
+// ids, slots and rows inside their arrays (checked by the planner and the wrapper).
+#include "device/element.cuh"
+#include "device/producer.cuh"
+#include "device/rows.cuh"
+#include "lazy_kernels.h"
+
+namespace la {
+
+constexpr int kComputeWarps = 4;
+constexpr int kThreads = 32 * (kComputeWarps + 1);
+constexpr int kComputeThreads = 32 * kComputeWarps;
+
+// Shared memory besides the stages.
+template <int HeadDim> struct N16Shared {
+    float out[kComputeWarps][8][HeadDim];  // columns swizzled by spread_column
+    float largest[kComputeWarps][16];
+    float sum[kComputeWarps][16];
+    uint64_t full[kMaxStages];
+    uint64_t empty[kMaxStages];
+};
+static_assert(2 * (6 * kStageBytes + sizeof(N16Shared<128>) + 1024) <= 228 * 1024, "two blocks of six stages fit sm_90");
+
+// Rows of `out` are a multiple of 32 banks long; this spreads four of them over all banks.
+__device__ __forceinline__ uint32_t spread_column(uint32_t row, uint32_t column) { return column ^ (row % 4 * 8); }
+
+// Running softmax of two rows: a lane's part of a warp's keys.
+template <int HeadDim> struct Accumulator {
+    float out[HeadDim / 8][4];
+    float largest[2];
+    float sum[2];
+
+    __device__ __forceinline__ void clear() {
+#pragma unroll
+        for (int n = 0; n < HeadDim / 8; n++)
+#pragma unroll
+            for (int j = 0; j < 4; j++) out[n][j] = 0.f;
+        largest[0] = largest[1] = -INFINITY;
+        sum[0] = sum[1] = 0.f;
+    }
+
+    // Turns 16 x 8 * N scores into probabilities, and scales what was summed so far to the new maximum.
+    template <int N> __device__ __forceinline__ void absorb(float (&score)[N][4], float scale_log2) {
+        float keep[2], shift[2];
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            float high = largest[r];
+#pragma unroll
+            for (int n = 0; n < N; n++) high = fmaxf(high, fmaxf(score[n][2 * r], score[n][2 * r + 1]));
+            high = fmaxf(high, __shfl_xor_sync(~0u, high, 1));
+            high = fmaxf(high, __shfl_xor_sync(~0u, high, 2));
+            // A row that has seen nothing yet has no finite maximum to subtract.
+            shift[r] = high == -INFINITY ? 0.f : high * scale_log2;
+            keep[r] = exp2_fast(largest[r] * scale_log2 - shift[r]);
+            largest[r] = high;
+            sum[r] *= keep[r];
+        }
+        if (__any_sync(~0u, keep[0] != 1.f || keep[1] != 1.f)) {
+#pragma unroll
+            for (int n = 0; n < HeadDim / 8; n++)
+#pragma unroll
+                for (int j = 0; j < 4; j++) out[n][j] *= keep[j / 2];
+        }
+#pragma unroll
+        for (int n = 0; n < N; n++)
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                score[n][j] = exp2_fast(score[n][j] * scale_log2 - shift[j / 2]);
+                sum[j / 2] += score[n][j];
+            }
+    }
+};
+
+// Scores of 16 keys, those of the tile from row `first` on.
+template <class Element, int HeadDim>
+__device__ __forceinline__ void score_keys(uint32_t sTile, uint32_t first, const uint32_t (&rQ)[HeadDim / 16][4], float (&score)[2][4]) {
+    const uint32_t lane = threadIdx.x % 32;
+    const uint32_t sRow = sTile + group_byte<HeadDim>(first + lane / 16 * 8 + lane % 8, lane / 8 % 2);
+#pragma unroll
+    for (int n = 0; n < 2; n++)
+#pragma unroll
+        for (int j = 0; j < 4; j++) score[n][j] = 0.f;
+#pragma unroll
+    for (int k = 0; k < HeadDim / 16; k++) {
+        uint32_t rK[4];
+        load_matrix_x4(rK, group_address(sRow, 2 * k));
+        Element::mma(score[0], rQ[k], rK[0], rK[1]);
+        Element::mma(score[1], rQ[k], rK[2], rK[3]);
+    }
+}
+
+// Adds the values of 16 keys. `valid` keys from the first on exist: what lies behind them may be anything, NaN too.
+template <class Element, int HeadDim>
+__device__ __forceinline__ void add_values(uint32_t sTile, uint32_t first, const uint32_t (&rP)[4], int32_t valid, float (&out)[HeadDim / 8][4]) {
+    const uint32_t lane = threadIdx.x % 32;
+    const uint32_t sRow = sTile + group_byte<HeadDim>(first + lane / 8 % 2 * 8 + lane % 8, lane / 16);
+    const int32_t key = lane % 4 * 2;
+    const uint32_t keep_low = (key < valid ? 0xFFFFu : 0) | (key + 1 < valid ? 0xFFFF0000u : 0);
+    const uint32_t keep_high = (key + 8 < valid ? 0xFFFFu : 0) | (key + 9 < valid ? 0xFFFF0000u : 0);
+#pragma unroll
+    for (int n = 0; n < HeadDim / 16; n++) {
+        uint32_t rV[4];
+        load_matrix_x4_trans(rV, group_address(sRow, 2 * n));
+        if (valid < 16) {
+            rV[0] &= keep_low, rV[2] &= keep_low;
+            rV[1] &= keep_high, rV[3] &= keep_high;
+        }
+        Element::mma(out[2 * n], rP, rV[0], rV[1]);
+        Element::mma(out[2 * n + 1], rP, rV[2], rV[3]);
+    }
+}
+
+// One tile: this warp's keys of it, from keys and values in the next two stages of the ring.
+template <class Element, int HeadDim>
+__device__ __forceinline__ void take_tile(const LaAttend &p, const Ring &ring, RingPlace &place, const LaPart &part, const Visibility &seen,
+                                          int32_t tile_begin, const uint32_t (&rQ)[HeadDim / 16][4], Accumulator<HeadDim> &sums) {
+    constexpr int kWarpKeys = kTileKeys<HeadDim> / kComputeWarps, kSteps = kWarpKeys / 16;
+    const uint32_t lane = threadIdx.x % 32, first = threadIdx.x / 32 * kWarpKeys;
+    const int32_t key_begin = tile_begin + static_cast<int32_t>(first);
+    const bool has_keys = key_begin < part.key_end;
+    float score[2 * kSteps][4];
+
+    barrier_wait(ring.full_of(place.stage), place.parity);
+    if (has_keys) {
+        const uint32_t sKeys = ring.tiles + place.stage * kStageBytes;
+#pragma unroll
+        for (int s = 0; s < kSteps; s++) score_keys<Element, HeadDim>(sKeys, first + 16 * s, rQ, reinterpret_cast<float(&)[2][4]>(score[2 * s]));
+    }
+    __syncwarp();
+    if (lane == 0) barrier_arrive(ring.empty_of(place.stage));
+    place.advance(ring.num_stages);
+
+    if (has_keys) {
+        if (key_begin < seen.full_begin || key_begin + kWarpKeys > seen.full_end) {
+#pragma unroll
+            for (int n = 0; n < 2 * kSteps; n++)
+#pragma unroll
+                for (int j = 0; j < 4; j++)
+                    if (!seen.sees(j / 2, key_begin + n * 8 + static_cast<int32_t>(lane % 4) * 2 + j % 2)) score[n][j] = -INFINITY;
+        }
+        sums.absorb(score, p.rope.scale_log2);
+    }
+
+    barrier_wait(ring.full_of(place.stage), place.parity);
+    if (has_keys) {
+        const uint32_t sValues = ring.tiles + place.stage * kStageBytes;
+#pragma unroll
+        for (int s = 0; s < kSteps; s++) {
+            const uint32_t rP[4] = {Element::pack(score[2 * s][0], score[2 * s][1]), Element::pack(score[2 * s][2], score[2 * s][3]),
+                                    Element::pack(score[2 * s + 1][0], score[2 * s + 1][1]), Element::pack(score[2 * s + 1][2], score[2 * s + 1][3])};
+            add_values<Element, HeadDim>(sValues, first + 16 * s, rP, part.key_end - key_begin - 16 * s, sums.out);
+        }
+    }
+    __syncwarp();
+    if (lane == 0) barrier_arrive(ring.empty_of(place.stage));
+    place.advance(ring.num_stages);
+}
+
+// Writes one merged row's HeadDim elements: 4 of them, from `dim` on.
+template <class Element>
+__device__ __forceinline__ void write_row(const LaAttend &p, const LaItem &item, const TargetRow &row, uint32_t dim, float4 value) {
+    if (item.first_slot == LA_WRITES_OUTPUT) {
+        const uint2 packed = make_uint2(Element::pack(value.x, value.y), Element::pack(value.z, value.w));
+        *reinterpret_cast<uint2 *>(static_cast<uint16_t *>(p.out) + row.entry(p, row.token) * p.kv.head_dim + dim) = packed;
+    } else {
+        *reinterpret_cast<float4 *>(p.partials.out + row.entry(p, item.first_slot + row.index) * p.kv.head_dim + dim) = value;
+    }
+}
+
+// Merges what the four warps have summed, and writes it.
+template <class Element, int HeadDim>
+__device__ __forceinline__ void finish_item(const LaAttend &p, N16Shared<HeadDim> &shared, const LaItem &item, uint32_t kv_head,
+                                            Accumulator<HeadDim> &sums) {
+    const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const uint32_t group_size = p.num_q_heads / p.kv.num_kv_heads;
+    const uint32_t num_rows = (item.row_end - item.row_begin) * group_size;
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        sums.sum[r] += __shfl_xor_sync(~0u, sums.sum[r], 1);
+        sums.sum[r] += __shfl_xor_sync(~0u, sums.sum[r], 2);
+        if (lane % 4 == 0) {
+            shared.largest[warp][lane / 4 + 8 * r] = sums.largest[r];
+            shared.sum[warp][lane / 4 + 8 * r] = sums.sum[r];
+        }
+    }
+    sync_threads_of<1, kComputeThreads>();
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        if (8 * r >= num_rows) break;
+        const uint32_t row = lane / 4 + 8 * r;
+        float high = -INFINITY, sum = 0.f;
+#pragma unroll
+        for (int w = 0; w < kComputeWarps; w++) high = fmaxf(high, shared.largest[w][row]);
+        const float shift = high == -INFINITY ? 0.f : high;
+#pragma unroll
+        for (int w = 0; w < kComputeWarps; w++) sum += shared.sum[w][row] * exp2_fast((shared.largest[w][row] - shift) * p.rope.scale_log2);
+        const float scale = sum > 0.f ? exp2_fast((sums.largest[r] - shift) * p.rope.scale_log2) / sum : 0.f;
+        if (warp == 0 && lane % 4 == 0 && row < num_rows && item.first_slot != LA_WRITES_OUTPUT) {
+            const TargetRow target(p, item, kv_head, row);
+            p.partials.lse[target.entry(p, item.first_slot + target.index)] = sum > 0.f ? high * p.rope.scale_log2 + log2f(sum) : -INFINITY;
+        }
+#pragma unroll
+        for (int n = 0; n < HeadDim / 8; n++)
+            *reinterpret_cast<float2 *>(&shared.out[warp][lane / 4][spread_column(row, n * 8 + lane % 4 * 2)]) =
+                make_float2(sums.out[n][2 * r] * scale, sums.out[n][2 * r + 1] * scale);
+        sync_threads_of<1, kComputeThreads>();
+        for (uint32_t at = threadIdx.x; at < 8 * HeadDim / 4; at += kComputeThreads) {
+            const uint32_t out_row = at / (HeadDim / 4), dim = at % (HeadDim / 4) * 4;
+            float4 total = make_float4(0.f, 0.f, 0.f, 0.f);
+#pragma unroll
+            for (int w = 0; w < kComputeWarps; w++) {
+                const float4 part = *reinterpret_cast<const float4 *>(&shared.out[w][out_row][spread_column(out_row, dim)]);
+                total.x += part.x, total.y += part.y, total.z += part.z, total.w += part.w;
+            }
+            const TargetRow target(p, item, kv_head, out_row + 8 * r);
+            if (target.is_valid) write_row<Element>(p, item, target, dim, total);
+        }
+        sync_threads_of<1, kComputeThreads>();
+    }
+}
+
+template <class Element, int HeadDim>
+__device__ __forceinline__ void consume(const LaAttend &p, const Ring &ring, N16Shared<HeadDim> &shared, uint32_t kv_head, int32_t item_index, int32_t item_end) {
+    const uint32_t lane = threadIdx.x % 32;
+    RingPlace place;
+    for (; item_index < item_end; item_index++) {
+        const LaItem item = p.work.items[item_index];
+        const QueryRow rows[2] = {QueryRow(p, item, kv_head, lane / 4), QueryRow(p, item, kv_head, lane / 4 + 8)};
+        const int2 bases = base_range(rows);
+        Accumulator<HeadDim> sums;
+        sums.clear();
+        for (int32_t at = item.part_begin; at < item.part_end; at++) {
+            const LaPart part = p.plan.parts[at];
+            uint32_t rQ[HeadDim / 16][4];
+            rotate_queries<Element, HeadDim>(p, rows, part.start, rQ);
+            const Visibility seen(p, part, rows, bases.x, bases.y);
+            for (int32_t tile = part.key_begin; tile < part.key_end; tile += kTileKeys<HeadDim>)
+                take_tile<Element, HeadDim>(p, ring, place, part, seen, tile, rQ, sums);
+        }
+        finish_item<Element, HeadDim>(p, shared, item, kv_head, sums);
+    }
+}
+
+template <class Element, int HeadDim> __device__ __forceinline__ void attend_n16(const LaAttend &p) {
+    extern __shared__ __align__(1024) uint8_t sMemory[];
+    N16Shared<HeadDim> &shared = *reinterpret_cast<N16Shared<HeadDim> *>(sMemory + p.num_stages * kStageBytes);
+    const Ring ring{shared_address(sMemory), shared_address(shared.full), shared_address(shared.empty), p.num_stages};
+    if (threadIdx.x < p.num_stages) {
+        barrier_init(ring.full_of(threadIdx.x), kFillArrivals);
+        barrier_init(ring.empty_of(threadIdx.x), kComputeWarps);
+        barrier_init_fence();
+    }
+    __syncthreads();
+    const uint32_t kv_head = blockIdx.x % p.kv.num_kv_heads, worker = blockIdx.x / p.kv.num_kv_heads;
+    const int32_t item_begin = p.work.worker_begin[worker], item_end = p.work.worker_begin[worker + 1];
+    if (threadIdx.x < kComputeThreads)
+        consume<Element, HeadDim>(p, ring, shared, kv_head, item_begin, item_end);
+    else
+        produce<HeadDim>(p, ring, kv_head, item_begin, item_end);
+}
+
+}  // namespace la
+
+#define LA_ATTEND_N16(name, element, head_dim)                                                         \
+    extern "C" __global__ void __launch_bounds__(la::kThreads, 2) name(const __grid_constant__ LaAttend p) { \
+        la::attend_n16<la::element, head_dim>(p);                                                      \
+    }
+LA_ATTEND_N16(la_attend_n16_bf16_d64, Bf16, 64)
+LA_ATTEND_N16(la_attend_n16_bf16_d128, Bf16, 128)
+LA_ATTEND_N16(la_attend_n16_f16_d64, F16, 64)
+LA_ATTEND_N16(la_attend_n16_f16_d128, F16, 128)

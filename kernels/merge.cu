@@ -1,0 +1,62 @@
+// merge: the partials of a token become its result.
+//
+//   out = sum_i 2^(lse_i - m) out_i / sum_i 2^(lse_i - m),  m = max_i lse_i
+//
+// Layout: partials [slot, num_q_heads, HeadDim] f32, out [token, num_q_heads, HeadDim].
+// Grid: one warp per (token, query head); a lane owns HeadDim / 32 neighbouring elements.
+// Assumes: merge lists inside the arrays of the plan (checked by the planner). A token without a list gets zeros; a list of
+// LA_WRITES_OUTPUT alone is already done.
+#include "device/element.cuh"
+#include "lazy_kernels.h"
+
+namespace la {
+
+constexpr uint32_t kMergeWarps = 4;
+
+template <class Element, int HeadDim> __device__ __forceinline__ void merge(const LaMerge &p) {
+    constexpr int kLane = HeadDim / 32;  // elements of a lane
+    const uint32_t row = blockIdx.x * kMergeWarps + threadIdx.x / 32;
+    const uint32_t lane = threadIdx.x % 32;
+    if (row >= p.num_tokens * p.num_q_heads) return;
+    const uint32_t token = row / p.num_q_heads, head = row % p.num_q_heads;
+    const int32_t begin = p.plan.merge_begin[token], end = p.plan.merge_begin[token + 1];
+    const int32_t *__restrict__ gSlots = p.plan.merge_slots;
+    if (end - begin == 1 && gSlots[begin] == LA_WRITES_OUTPUT) return;
+
+    float largest = -INFINITY;
+    for (int32_t i = begin + static_cast<int32_t>(lane); i < end; i += 32)
+        largest = fmaxf(largest, p.partials.lse[static_cast<int64_t>(gSlots[i]) * p.num_q_heads + head]);
+#pragma unroll
+    for (int step = 16; step > 0; step /= 2) largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, step));
+
+    float sum = 0.f, rOut[kLane] = {};
+#pragma unroll 4
+    for (int32_t i = begin; i < end; i++) {
+        const int64_t at = static_cast<int64_t>(gSlots[i]) * p.num_q_heads + head;
+        const float lse = p.partials.lse[at];
+        const float weight = lse == -INFINITY ? 0.f : exp2_fast(lse - largest);
+        sum += weight;
+        const float *gPartial = p.partials.out + at * HeadDim + lane * kLane;
+#pragma unroll
+        for (int d = 0; d < kLane; d += 2) {
+            const float2 pair = *reinterpret_cast<const float2 *>(gPartial + d);
+            rOut[d] += weight * pair.x;
+            rOut[d + 1] += weight * pair.y;
+        }
+    }
+    const float scale = sum > 0.f ? 1.f / sum : 0.f;
+    uint32_t *gOut = static_cast<uint32_t *>(p.out) + (static_cast<int64_t>(row) * HeadDim + lane * kLane) / 2;
+#pragma unroll
+    for (int d = 0; d < kLane; d += 2) gOut[d / 2] = Element::pack(rOut[d] * scale, rOut[d + 1] * scale);
+}
+
+}  // namespace la
+
+#define LA_MERGE(name, element, head_dim)                                                              \
+    extern "C" __global__ void __launch_bounds__(32 * la::kMergeWarps) name(const __grid_constant__ LaMerge p) { \
+        la::merge<la::element, head_dim>(p);                                                           \
+    }
+LA_MERGE(la_merge_bf16_d64, Bf16, 64)
+LA_MERGE(la_merge_bf16_d128, Bf16, 128)
+LA_MERGE(la_merge_f16_d64, F16, 64)
+LA_MERGE(la_merge_f16_d128, F16, 128)
