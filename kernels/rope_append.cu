@@ -1,6 +1,8 @@
 // rope_append: keys rotated once, to their segment-local position, and values, written into their blocks.
 //
-//   K[slot] = R(local) k      V[slot] = v
+//   K[slot] = R(local) k      V[slot] = v      slots up to zero_end: 0
+//
+// The first write to a block zeroes the slots behind it: attend reads them with probability zero, and zero times NaN is NaN.
 //
 // Layout: k, v [token, num_kv_heads, HeadDim]; blocks as la_block_byte says.
 // Grid: a thread moves, for one (token, KV head), group i and group i + HeadDim / 16 of 8 elements: with half-split pairs and
@@ -57,6 +59,12 @@ template <class Element, int HeadDim> __device__ __forceinline__ void rope_appen
         }
         *reinterpret_cast<uint4 *>(gKeys + low_byte) = make_uint4(rLow[0], rLow[1], rLow[2], rLow[3]);
         *reinterpret_cast<uint4 *>(gKeys + high_byte) = make_uint4(rHigh[0], rHigh[1], rHigh[2], rHigh[3]);
+
+        for (int32_t slot = write.slot + 1; slot < write.zero_end; slot++)
+            for (uint32_t group = low; group <= high; group += kThreads) {
+                *reinterpret_cast<uint4 *>(gKeys + group_byte<HeadDim>(slot, group)) = make_uint4(0, 0, 0, 0);
+                *reinterpret_cast<uint4 *>(gValues + group_byte<HeadDim>(slot, group)) = make_uint4(0, 0, 0, 0);
+            }
     }
 }
 

@@ -72,10 +72,11 @@ typedef struct LaWork {
 
 // A token whose key and value are stored.
 typedef struct LaWrite {
-    int32_t token;   // index of the token in the step
-    uint32_t block;  // where it goes
-    int32_t slot;    // where in the block
-    int32_t local;   // segment-local index: what the key is rotated by
+    int32_t token;     // index of the token in the step
+    uint32_t block;    // where it goes
+    int32_t slot;      // where in the block
+    int32_t local;     // segment-local index: what the key is rotated by
+    int32_t zero_end;  // slots behind this one and below it become zeros; none if it is not above the slot
 } LaWrite;
 
 // Keys and values of one layer.
@@ -145,7 +146,7 @@ static_assert(sizeof(LaPart) == 20 && offsetof(LaPart, start) == 12, "LaPart dif
 static_assert(sizeof(LaItem) == 20 && offsetof(LaItem, first_slot) == 16, "LaItem differs from abi.rs");
 static_assert(sizeof(LaRow) == 8 && offsetof(LaRow, base) == 4, "LaRow differs from abi.rs");
 static_assert(sizeof(LaPlan) == 40 && offsetof(LaPlan, merge_slots) == 32, "LaPlan differs from abi.rs");
-static_assert(sizeof(LaWrite) == 16 && offsetof(LaWrite, local) == 12, "LaWrite differs from abi.rs");
+static_assert(sizeof(LaWrite) == 20 && offsetof(LaWrite, local) == 12, "LaWrite differs from abi.rs");
 static_assert(sizeof(LaKv) == 56 && offsetof(LaKv, head_dim) == 52, "LaKv differs from abi.rs");
 static_assert(sizeof(LaAttend) == 176 && offsetof(LaAttend, num_q_heads) == 160, "LaAttend differs from abi.rs");
 static_assert(sizeof(LaMerge) == 72 && offsetof(LaMerge, num_tokens) == 64, "LaMerge differs from abi.rs");

@@ -28,6 +28,13 @@ __device__ __forceinline__ void barrier_init_fence() {
 #endif
 }
 
+// Orders this thread's stores to shared memory before later copies of the engine; a __syncthreads must follow.
+__device__ __forceinline__ void fence_for_copies() {
+#if LA_HAS_BULK_COPY
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+#endif
+}
+
 __device__ __forceinline__ void barrier_arrive(uint32_t barrier) {
     asm volatile("{\n.reg .b64 state;\nmbarrier.arrive.shared.b64 state, [%0];\n}" ::"r"(barrier) : "memory");
 }

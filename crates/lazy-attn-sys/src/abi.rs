@@ -96,6 +96,8 @@ pub struct LaWrite {
     pub slot: i32,
     /// Segment-local index: what the key is rotated by.
     pub local: i32,
+    /// Slots behind this one and below it become zeros; none if it is not above the slot.
+    pub zero_end: i32,
 }
 
 /// Keys and values of one layer.
@@ -258,7 +260,7 @@ pub const STRUCTS: [StructAbi; 12] = [
     struct_abi!(LaRow { token, base }),
     struct_abi!(LaPlan { parts, block_ids, rows, merge_begin, merge_slots }),
     struct_abi!(LaWork { items, worker_begin }),
-    struct_abi!(LaWrite { token, block, slot, local }),
+    struct_abi!(LaWrite { token, block, slot, local, zero_end }),
     struct_abi!(LaKv { k, v, block_stride, k_scale, v_scale, dtype, block_size, num_kv_heads, head_dim }),
     struct_abi!(LaRope { turns, rotary_dim, scale_log2 }),
     struct_abi!(LaPartials { out, lse }),
@@ -294,7 +296,7 @@ const _: () = assert!(size_of::<LaPart>() == 20 && offset_of!(LaPart, start) == 
 const _: () = assert!(size_of::<LaItem>() == 20 && offset_of!(LaItem, first_slot) == 16);
 const _: () = assert!(size_of::<LaRow>() == 8 && offset_of!(LaRow, base) == 4);
 const _: () = assert!(size_of::<LaPlan>() == 40 && offset_of!(LaPlan, merge_slots) == 32);
-const _: () = assert!(size_of::<LaWrite>() == 16 && offset_of!(LaWrite, local) == 12);
+const _: () = assert!(size_of::<LaWrite>() == 20 && offset_of!(LaWrite, local) == 12);
 const _: () = assert!(size_of::<LaKv>() == 56 && offset_of!(LaKv, head_dim) == 52);
 const _: () = assert!(size_of::<LaAttend>() == 176 && offset_of!(LaAttend, num_q_heads) == 160);
 const _: () = assert!(size_of::<LaMerge>() == 72 && offset_of!(LaMerge, num_tokens) == 64);

@@ -32,31 +32,42 @@ const MERGE_WARPS: u32 = 4;
 /// A tile shape of the attend kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TileClass {
-    /// Up to 16 rows (token, query head of a group).
+    /// Up to 16 rows (token, query head of a group): keys are split between warps.
     N16,
+    /// Up to 64 rows: one warpgroup.
+    W64,
+    /// Up to 128 rows: two warpgroups.
+    W128,
 }
 
 impl TileClass {
     /// Every class, smallest first.
-    pub const ALL: [TileClass; 1] = [TileClass::N16];
+    pub const ALL: [TileClass; 3] = [TileClass::N16, TileClass::W64, TileClass::W128];
 
     /// Most rows (token, query head of a group) of an item.
     #[must_use]
     pub fn max_rows(self) -> u32 {
         match self {
             TileClass::N16 => 16,
+            TileClass::W64 => 64,
+            TileClass::W128 => 128,
         }
     }
 
     fn name(self) -> &'static str {
         match self {
             TileClass::N16 => "n16",
+            TileClass::W64 => "w64",
+            TileClass::W128 => "w128",
         }
     }
 
-    fn threads(self) -> u32 {
+    /// Threads of a block; where warpgroups trade registers, the copying warp has a whole one for itself.
+    fn threads(self, has_warpgroups: bool) -> u32 {
         match self {
-            TileClass::N16 => 160,
+            TileClass::N16 => 128 + 32,
+            TileClass::W64 => 128 + if has_warpgroups { 128 } else { 32 },
+            TileClass::W128 => 256 + if has_warpgroups { 128 } else { 32 },
         }
     }
 
@@ -64,13 +75,16 @@ impl TileClass {
     fn fixed_bytes(self, head_dim: u32) -> u32 {
         match self {
             TileClass::N16 => 4 * 8 * head_dim * 4 + 768,
+            TileClass::W64 | TileClass::W128 => 256,
         }
     }
 
     /// Thread blocks that a multiprocessor should hold at once.
-    fn blocks_wanted(self) -> u32 {
+    fn blocks_wanted(self, has_warpgroups: bool) -> u32 {
         match self {
             TileClass::N16 => 2,
+            TileClass::W64 if has_warpgroups => 2,
+            TileClass::W64 | TileClass::W128 => 1,
         }
     }
 }
@@ -158,6 +172,7 @@ pub struct AttendLaunch {
     /// Stages that fit into their shared memory: [`LaAttend::num_stages`].
     pub num_stages: u32,
     shared_bytes: u32,
+    threads: u32,
 }
 
 #[derive(Debug)]
@@ -181,6 +196,8 @@ struct Limits {
     num_multiprocessors: u32,
     shared_per_multiprocessor: u32,
     shared_per_block: u32,
+    /// Whether the device runs the code for sm_90a.
+    has_warpgroups: bool,
 }
 
 impl Limits {
@@ -189,7 +206,9 @@ impl Limits {
             let value = context.attribute(attribute).map_err(driver("reading a device's attribute"))?;
             Ok(u32::try_from(value).unwrap_or(0))
         };
+        let capability = context.compute_capability().map_err(driver("reading a device's attribute"))?;
         Ok(Limits {
+            has_warpgroups: capability == (9, 0),
             num_multiprocessors: get(DeviceAttribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
             shared_per_multiprocessor: get(
                 DeviceAttribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR,
@@ -206,7 +225,7 @@ impl Limits {
             let free = bytes.min(self.shared_per_block).saturating_sub(fixed);
             (free / STAGE_BYTES).min(MAX_STAGES)
         };
-        let wanted = class.blocks_wanted();
+        let wanted = class.blocks_wanted(self.has_warpgroups);
         let blocks = if stages(wanted) >= MIN_STAGES { wanted } else { 1 };
         let num_stages = stages(blocks);
         if num_stages < MIN_STAGES {
@@ -215,7 +234,8 @@ impl Limits {
             return Err(KernelError::SharedMemory { kernel, needed, available: self.shared_per_block });
         }
         let shared_bytes = num_stages * STAGE_BYTES + fixed;
-        Ok(AttendLaunch { num_blocks: blocks * self.num_multiprocessors, num_stages, shared_bytes })
+        let threads = class.threads(self.has_warpgroups);
+        Ok(AttendLaunch { num_blocks: blocks * self.num_multiprocessors, num_stages, shared_bytes, threads })
     }
 }
 
@@ -288,7 +308,7 @@ impl Kernels {
             return Ok(());
         }
         let params = LaAttend { num_stages: attend.launch.num_stages, ..*params };
-        let config = launch_config(grid, class.threads(), attend.launch.shared_bytes);
+        let config = launch_config(grid, attend.launch.threads, attend.launch.shared_bytes);
         // SAFETY: the kernel takes one `LaAttend` by value; what its addresses need is the caller's promise.
         unsafe { launch(stream, &attend.function, &params, config) }
     }
@@ -374,6 +394,7 @@ mod tests {
             num_multiprocessors: 10,
             shared_per_multiprocessor: per_multiprocessor * 1024,
             shared_per_block: per_block * 1024,
+            has_warpgroups: true,
         };
         limits.attend_launch(TileClass::N16, KernelShape { dtype: KvDtype::Bf16, head_dim: 128 }).unwrap()
     }
@@ -390,8 +411,12 @@ mod tests {
 
     #[test]
     fn a_device_without_room_for_the_stages_is_refused() {
-        let limits =
-            Limits { num_multiprocessors: 1, shared_per_multiprocessor: 65536, shared_per_block: 65536 };
+        let limits = Limits {
+            num_multiprocessors: 1,
+            shared_per_multiprocessor: 65536,
+            shared_per_block: 65536,
+            has_warpgroups: false,
+        };
         let shape = KernelShape { dtype: KvDtype::Bf16, head_dim: 128 };
         let error = limits.attend_launch(TileClass::N16, shape).unwrap_err();
         assert!(error.to_string().contains("la_attend_n16_bf16_d128"), "{error}");

@@ -138,7 +138,7 @@ impl DevicePlan {
             block_ids: Array::new(device, "block ids of a plan", bounds.block_ids)?,
             merge_begin: Array::new(device, "tokens of a plan", bounds.tokens + 1)?,
             merge_slots: Array::new(device, "merge entries of a plan", bounds.merge_slots)?,
-            writes: Array::new(device, "writes of a plan", bounds.tokens * 4)?,
+            writes: Array::new(device, "writes of a plan", bounds.tokens * 5)?,
             num_writes: Array::new(device, "number of writes", 1)?,
             num_tokens: 0,
             num_slots: 0,
@@ -167,7 +167,7 @@ impl DevicePlan {
         self.merge_begin.write(device, &schedule.merge_begin, |begin| [begin])?;
         self.merge_slots.write(device, &schedule.merge_slots, |slot| [slot])?;
         self.writes.write(device, &schedule.writes, |write: LaWrite| {
-            [write.token, write.block as i32, write.slot, write.local]
+            [write.token, write.block as i32, write.slot, write.local, write.zero_end]
         })?;
         self.num_writes.write(device, &[schedule.writes.len()], |count| [count as i32])?;
         self.num_tokens = schedule.num_tokens;

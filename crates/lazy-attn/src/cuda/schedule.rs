@@ -205,12 +205,15 @@ fn la_part(part: &Part, keys: Span) -> LaPart {
 
 fn writes_of(plan: &Plan) -> Vec<LaWrite> {
     let writes = plan.writes().iter();
+    let block_size = plan.config().block_size.get() as i32;
     let tokens = writes.flat_map(|write| {
         (0..write.num_tokens).map(move |index| LaWrite {
             token: (write.first_token + index) as i32,
             block: write.block.0,
             slot: (write.first_slot + index) as i32,
             local: (write.first_local + index) as i32,
+            // The first write to a block leaves no slot of it undefined.
+            zero_end: if write.first_slot == 0 && index + 1 == write.num_tokens { block_size } else { 0 },
         })
     });
     tokens.collect()
