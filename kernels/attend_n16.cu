@@ -13,12 +13,12 @@
 #include "device/producer.cuh"
 #include "device/rows.cuh"
 #include "device/softmax.cuh"
+#include "device/wgmma.cuh"
 #include "lazy_kernels.h"
 
 namespace la {
 
 constexpr int kComputeWarps = 4;
-constexpr int kThreads = 32 * (kComputeWarps + 1);
 constexpr int kComputeThreads = 32 * kComputeWarps;
 
 // Shared memory besides the stages.
@@ -36,8 +36,8 @@ __device__ __forceinline__ uint32_t spread_column(uint32_t row, uint32_t column)
 
 // One tile: this warp's keys of it, from keys and values in the next two stages of the ring.
 template <class Element, int HeadDim>
-__device__ __forceinline__ void take_tile(const LaAttend &p, const Ring &ring, RingPlace &place, const LaPart &part, const Visibility &seen,
-                                          int32_t tile_begin, const uint32_t (&rQ)[HeadDim / 16][4], Accumulator<HeadDim> &sums) {
+__device__ __forceinline__ void take_tile(const LaAttend &p, const Ring &ring, RingPlace &place, const LaPart &part, const QueryRow (&rows)[2],
+                                          const Visibility &seen, int32_t tile_begin, const uint32_t (&rQ)[HeadDim / 16][4], Accumulator<HeadDim> &sums) {
     constexpr int kWarpKeys = kTileKeys<HeadDim> / kComputeWarps, kSteps = kWarpKeys / 16;
     const uint32_t lane = threadIdx.x % 32, first = threadIdx.x / 32 * kWarpKeys;
     const int32_t key_begin = tile_begin + static_cast<int32_t>(first);
@@ -55,13 +55,7 @@ __device__ __forceinline__ void take_tile(const LaAttend &p, const Ring &ring, R
     place.advance(ring.num_stages);
 
     if (has_keys) {
-        if (key_begin < seen.full_begin || key_begin + kWarpKeys > seen.full_end) {
-#pragma unroll
-            for (int n = 0; n < 2 * kSteps; n++)
-#pragma unroll
-                for (int j = 0; j < 4; j++)
-                    if (!seen.sees(j / 2, key_begin + n * 8 + static_cast<int32_t>(lane % 4) * 2 + j % 2)) score[n][j] = -INFINITY;
-        }
+        if (!seen.is_full(key_begin, key_begin + kWarpKeys)) mask_scores(p, part, rows, key_begin, score);
         sums.absorb(score, p.rope.scale_log2);
     }
 
@@ -157,9 +151,9 @@ __device__ __forceinline__ void consume(const LaAttend &p, const Ring &ring, N16
             const LaPart part = p.plan.parts[at];
             uint32_t rQ[HeadDim / 16][4];
             rotate_queries<Element, HeadDim>(p, rows, part.start, rQ);
-            const Visibility seen(p, part, rows, bases.x, bases.y);
+            const Visibility seen(p, part, bases);
             for (int32_t tile = part.key_begin; tile < part.key_end; tile += kTileKeys<HeadDim>)
-                take_tile<Element, HeadDim>(p, ring, place, part, seen, tile, rQ, sums);
+                take_tile<Element, HeadDim>(p, ring, place, part, rows, seen, tile, rQ, sums);
         }
         finish_item<Element, HeadDim>(p, shared, item, kv_head, sums);
     }
@@ -177,16 +171,26 @@ template <class Element, int HeadDim> __device__ __forceinline__ void attend_n16
     __syncthreads();
     const uint32_t kv_head = blockIdx.x % p.kv.num_kv_heads, worker = blockIdx.x / p.kv.num_kv_heads;
     const int32_t item_begin = p.work.worker_begin[worker], item_end = p.work.worker_begin[worker + 1];
-    if (threadIdx.x < kComputeThreads)
+    if (threadIdx.x < kComputeThreads) {
+        claim_registers<216>();
         consume<Element, HeadDim>(p, ring, shared, kv_head, item_begin, item_end);
-    else
-        produce<HeadDim>(p, ring, kv_head, item_begin, item_end);
+    } else {
+        release_registers<40>();
+        if (threadIdx.x < kComputeThreads + 32) produce<HeadDim>(p, ring, kv_head, item_begin, item_end);
+    }
 }
 
 }  // namespace la
 
+// Multiprocessors with 100 KB of shared memory hold one block, so its threads may have all registers.
+#if defined(__CUDA_ARCH__) && (__CUDA_ARCH__ % 100 > 20 || __CUDA_ARCH__ >= 1200)
+#define LA_N16_BLOCKS 1
+#else
+#define LA_N16_BLOCKS 2
+#endif
+
 #define LA_ATTEND_N16(name, element, head_dim)                                                         \
-    extern "C" __global__ void __launch_bounds__(la::kThreads, 2) name(const __grid_constant__ LaAttend p) { \
+    extern "C" __global__ void __launch_bounds__(la::kBlockThreads<1>, LA_N16_BLOCKS) name(const __grid_constant__ LaAttend p) { \
         la::attend_n16<la::element, head_dim>(p);                                                      \
     }
 LA_ATTEND_N16(la_attend_n16_bf16_d64, Bf16, 64)

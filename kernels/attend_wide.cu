@@ -141,17 +141,11 @@ __device__ __forceinline__ void consume_wide(const LaAttend &p, const Ring &barr
             const LaPart part = p.plan.parts[at];
             uint32_t rQ[HeadDim / 16][4];
             rotate_queries<Element, HeadDim>(p, rows, part.start, rQ);
-            const Visibility seen(p, part, rows, bases.x, bases.y);
+            const Visibility seen(p, part, bases);
             for (int32_t tile = part.key_begin; tile < part.key_end; tile += kTile) {
                 float score[kTile / 8][4];
                 wide_scores<Element, HeadDim>(ring, rQ, score, sums.out);
-                if (tile < seen.full_begin || tile + kTile > seen.full_end) {
-#pragma unroll
-                    for (int n = 0; n < kTile / 8; n++)
-#pragma unroll
-                        for (int j = 0; j < 4; j++)
-                            if (!seen.sees(j / 2, tile + n * 8 + static_cast<int32_t>(lane % 4) * 2 + j % 2)) score[n][j] = -INFINITY;
-                }
+                if (!seen.is_full(tile, tile + kTile)) mask_scores(p, part, rows, tile, score);
                 sums.absorb(score, p.rope.scale_log2);
                 wide_values<Element, HeadDim>(ring, score, part.key_end - tile, sums.out);
             }
@@ -165,11 +159,10 @@ __device__ __forceinline__ void consume_wide(const LaAttend &p, const Ring &barr
     }
 }
 
-// Only sm_90a moves registers, so only there the copying warp needs a whole warpgroup.
-template <int Groups> constexpr int kWideThreads = 128 * Groups + (LA_HAS_WGMMA ? 128 : 32);
-
 // `Groups` warpgroups of 64 rows each, and one of which a single warp copies: registers move between warpgroups, not warps.
 template <class Element, int HeadDim, int Groups> __device__ __forceinline__ void attend_wide(const LaAttend &p) {
+    // Two groups need the registers that only sm_90a can move to them; elsewhere items have at most 64 rows.
+    if (Groups == 2 && !LA_HAS_WGMMA) return;
     constexpr uint32_t kComputeThreads = 128 * Groups;
     extern __shared__ __align__(1024) uint8_t sMemory[];
     WideShared &shared = *reinterpret_cast<WideShared *>(sMemory + p.num_stages * kStageBytes);
@@ -198,7 +191,7 @@ template <class Element, int HeadDim, int Groups> __device__ __forceinline__ voi
 }  // namespace la
 
 #define LA_ATTEND_WIDE(name, element, head_dim, groups)                                              \
-    extern "C" __global__ void __launch_bounds__(la::kWideThreads<groups>, LA_HAS_WGMMA ? 3 - groups : 1) name(const __grid_constant__ LaAttend p) { \
+    extern "C" __global__ void __launch_bounds__(la::kBlockThreads<groups>, LA_HAS_WGMMA ? 3 - groups : 1) name(const __grid_constant__ LaAttend p) { \
         la::attend_wide<la::element, head_dim, groups>(p);                                           \
     }
 LA_ATTEND_WIDE(la_attend_w64_bf16_d64, Bf16, 64, 1)

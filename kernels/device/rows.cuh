@@ -94,27 +94,43 @@ __device__ __forceinline__ void rotate_queries(const LaAttend &p, const QueryRow
     }
 }
 
-// Which keys of a part the rows of a thread see, and between which bounds every row sees all of them.
+// Which keys of a part a row sees, and between which bounds every row of the warp sees all of them. What one row sees is worked
+// out where a tile needs a mask, so that no registers hold it over the others.
 struct Visibility {
-    int32_t begin[2];    // first key of each row
-    int32_t end[2];      // one past the last
-    int32_t full_begin;  // keys in [full_begin, full_end) need no mask in any row of the warp
+    int32_t full_begin;
     int32_t full_end;
 
-    __device__ __forceinline__ Visibility(const LaAttend &p, const LaPart &part, const QueryRow (&rows)[2], int32_t base_min, int32_t base_max) {
+    __device__ __forceinline__ Visibility(const LaAttend &p, const LaPart &part, int2 bases) {
         const bool is_causal = part.flags & LA_PART_CAUSAL;
         const int32_t window = static_cast<int32_t>(p.window);
-#pragma unroll
-        for (int r = 0; r < 2; r++) {
-            const int32_t distance = rows[r].base - part.start;
-            end[r] = is_causal ? min(part.key_end, distance + 1) : part.key_end;
-            begin[r] = window ? distance - window + 1 : INT32_MIN;
-        }
-        full_end = is_causal ? min(part.key_end, base_min - part.start + 1) : part.key_end;
-        full_begin = window ? base_max - part.start - window + 1 : INT32_MIN;
+        full_end = is_causal ? min(part.key_end, bases.x - part.start + 1) : part.key_end;
+        full_begin = window ? bases.y - part.start - window + 1 : INT32_MIN;
     }
-    __device__ __forceinline__ bool sees(int row, int32_t key) const { return key >= begin[row] && key < end[row]; }
+    __device__ __forceinline__ bool is_full(int32_t key_begin, int32_t key_end) const { return key_begin >= full_begin && key_end <= full_end; }
+
+    // Keys [first, one past the last) of one row.
+    static __device__ __forceinline__ int2 of_row(const LaAttend &p, const LaPart &part, const QueryRow &row) {
+        const int32_t distance = row.base - part.start, window = static_cast<int32_t>(p.window);
+        return make_int2(window ? distance - window + 1 : INT32_MIN, part.flags & LA_PART_CAUSAL ? min(part.key_end, distance + 1) : part.key_end);
+    }
 };
+
+// Hides the scores of keys that a row does not see. Column `n * 8 + 2 * (lane % 4) + j % 2` is key `key_begin` and on.
+template <int N>
+__device__ __forceinline__ void mask_scores(const LaAttend &p, const LaPart &part, const QueryRow (&rows)[2], int32_t key_begin, float (&score)[N][4]) {
+    const int32_t first = key_begin + static_cast<int32_t>(threadIdx.x % 4) * 2;
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        const int2 seen = Visibility::of_row(p, part, rows[r]);
+#pragma unroll
+        for (int n = 0; n < N; n++)
+#pragma unroll
+            for (int j = 0; j < 2; j++) {
+                const int32_t key = first + n * 8 + j;
+                if (key < seen.x || key >= seen.y) score[n][2 * r + j] = -INFINITY;
+            }
+    }
+}
 
 // Smallest and largest base among the rows of the warp.
 __device__ __forceinline__ int2 base_range(const QueryRow (&rows)[2]) {

@@ -15,6 +15,10 @@
 
 namespace la {
 
+// Threads of a block with `Groups` computing warpgroups. Only sm_90a moves registers between warpgroups, so only there the warp that
+// copies has a whole one for itself.
+template <int Groups> constexpr int kBlockThreads = 128 * Groups + (LA_HAS_WGMMA ? 128 : 32);
+
 #if LA_HAS_WGMMA
 // A tile in shared memory for the tensor core, in the 128-byte swizzle.
 __device__ __forceinline__ uint64_t tile_descriptor(uint32_t address, uint32_t leading_bytes, uint32_t stride_bytes) {

@@ -4,6 +4,7 @@
 //! * [`tidy`]: the rules of ARCHITECTURE.md and STYLE.md that a machine can check.
 //! * [`mod@bench`]: the CPU benches as one table.
 //! * [`kernels`]: compiles the CUDA sources where a compiler is found.
+//! * [`gpu_bundle`]: packs tests, bench and kernels for a machine with a GPU but without Rust.
 //! * [`shell`]: how the others run commands.
 
 use std::process::ExitCode;
@@ -12,6 +13,7 @@ use clap::{Parser, Subcommand};
 
 mod bench;
 mod ci;
+mod gpu_bundle;
 mod kernels;
 mod shell;
 mod tidy;
@@ -31,8 +33,10 @@ enum Command {
     Tidy,
     /// Runs benches and prints them as one table.
     Bench(bench::BenchArguments),
-    /// Compiles `kernels/`, where nvcc is found.
+    /// Compiles `kernels/` into one fat binary and checks registers and spills, where nvcc is found.
     Kernels(kernels::KernelArguments),
+    /// Packs the device tests and bench into `target/gpu-bundle`.
+    GpuBundle(gpu_bundle::BundleArguments),
 }
 
 fn main() -> ExitCode {
@@ -52,5 +56,6 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Tidy => tidy::run(&root),
         Command::Bench(arguments) => bench::run(&root, &arguments),
         Command::Kernels(arguments) => kernels::run(&root, &arguments),
+        Command::GpuBundle(arguments) => gpu_bundle::run(&root, &arguments),
     }
 }

@@ -50,6 +50,20 @@ pub(crate) fn read(command: &mut Command) -> Result<String> {
     String::from_utf8(output.stdout).with_context(|| format!("{} printed no UTF-8", describe(command)))
 }
 
+/// Runs to the end and returns stderr, which is shown if it fails.
+pub(crate) fn read_errors(command: &mut Command) -> Result<String> {
+    let output = command
+        .stdout(Stdio::inherit())
+        .stderr(Stdio::piped())
+        .output()
+        .with_context(|| format!("cannot start {}", describe(command)))?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    if !output.status.success() {
+        bail!("{} ended with {}:\n{said}", describe(command), output.status);
+    }
+    Ok(said)
+}
+
 /// Runs to the end, echoing both streams, and returns every line that `keep` accepts.
 pub(crate) fn watch(command: &mut Command, keep: fn(&str) -> bool) -> Result<Vec<String>> {
     let mut child = command

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cudarc::driver::sys::{CUdevice_attribute as DeviceAttribute, CUfunction_attribute as FunctionAttribute};
-use cudarc::driver::{CudaContext, CudaFunction, CudaStream, DeviceRepr, DriverError, LaunchConfig, PushKernelArg};
+use cudarc::driver::{
+    CudaContext, CudaFunction, CudaStream, DeviceRepr, DriverError, LaunchConfig, PushKernelArg,
+};
 use cudarc::nvrtc::Ptx;
 
 use crate::abi::{KvDtype, LaAppend, LaAttend, LaMerge};
@@ -64,11 +66,11 @@ impl TileClass {
 
     /// Threads of a block; where warpgroups trade registers, the copying warp has a whole one for itself.
     fn threads(self, has_warpgroups: bool) -> u32 {
-        match self {
-            TileClass::N16 => 128 + 32,
-            TileClass::W64 => 128 + if has_warpgroups { 128 } else { 32 },
-            TileClass::W128 => 256 + if has_warpgroups { 128 } else { 32 },
-        }
+        let computing = match self {
+            TileClass::N16 | TileClass::W64 => 128,
+            TileClass::W128 => 256,
+        };
+        computing + if has_warpgroups { 128 } else { 32 }
     }
 
     /// Shared memory besides the stages: the size of the kernel's struct, at most.
@@ -123,7 +125,9 @@ impl KernelShape {
 #[non_exhaustive]
 pub enum KernelError {
     /// The image is not for this device, or is none.
-    #[error("the kernel image could not be loaded: {source}; build it with `cargo xtask kernels` for this device")]
+    #[error(
+        "the kernel image could not be loaded: {source}; build it with `cargo xtask kernels` for this device"
+    )]
     Image {
         /// What the driver said.
         source: DriverError,
@@ -137,7 +141,9 @@ pub enum KernelError {
         source: DriverError,
     },
     /// There is no kernel for a shape.
-    #[error("there is no `{kernel}` kernel for {shape:?}; bf16 and f16 with 64 or 128 elements per head are supported")]
+    #[error(
+        "there is no `{kernel}` kernel for {shape:?}; bf16 and f16 with 64 or 128 elements per head are supported"
+    )]
     NoKernel {
         /// Which kernel.
         kernel: &'static str,
@@ -188,6 +194,7 @@ pub struct Kernels {
     merge: BTreeMap<KernelShape, CudaFunction>,
     append: BTreeMap<KernelShape, CudaFunction>,
     num_multiprocessors: u32,
+    widest: TileClass,
 }
 
 /// Sizes of a device that decide how kernels are launched.
@@ -257,6 +264,8 @@ impl Kernels {
             merge: BTreeMap::new(),
             append: BTreeMap::new(),
             num_multiprocessors: limits.num_multiprocessors,
+            // The widest tiles need registers that only warpgroups can move.
+            widest: if limits.has_warpgroups { TileClass::W128 } else { TileClass::W64 },
         };
         for shape in KernelShape::ALL {
             let suffix = shape.suffix();
@@ -272,6 +281,12 @@ impl Kernels {
             }
         }
         Ok(kernels)
+    }
+
+    /// The widest class that runs on this device.
+    #[must_use]
+    pub fn widest(&self) -> TileClass {
+        self.widest
     }
 
     /// How the attend kernel of a class and shape is launched.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use cudarc::driver::{CudaSlice, sys::CUevent_flags};
 use half::bf16;
-use lazy_attn::cuda::{CudaAttention, CudaDevice, CudaKvStore, DevicePlan, PlanBounds, Schedule, max_item_tokens};
+use lazy_attn::cuda::{CudaAttention, CudaDevice, CudaKvStore, DevicePlan, PlanBounds, Schedule};
 use lazy_attn::{AttnParams, KvDtype, KvLayout, PlanConfig, Planner, RopeTable};
 use lazy_attn_types::{BlockId, BlockSize, Position, Run, SegmentHandle, SegmentView, StepInput, TokenId};
 
@@ -70,7 +70,9 @@ impl Scenario {
             }
             all.push(Scenario::shared(64, 8192, head_dim));
         }
-        for (batch, tokens, context) in [(1, 128, 8192), (1, 512, 16384), (8, 128, 8192), (1, 8192, 0), (16, 512, 0)] {
+        for (batch, tokens, context) in
+            [(1, 128, 8192), (1, 512, 16384), (8, 128, 8192), (1, 8192, 0), (16, 512, 0)]
+        {
             all.push(Scenario::prefill(batch, tokens, context, 128));
         }
         all
@@ -101,7 +103,13 @@ impl Scenario {
                     shared.push((first_block, handle));
                 }
                 let handle = SegmentHandle(handle);
-                input.segments.push(SegmentView { handle, first_block, num_blocks, num_tokens, start: Position(start) });
+                input.segments.push(SegmentView {
+                    handle,
+                    first_block,
+                    num_blocks,
+                    num_tokens,
+                    start: Position(start),
+                });
                 start += num_tokens;
             }
             input.runs.push(Run {
@@ -193,7 +201,10 @@ impl Bench {
             softmax_scale: 1.0 / (scenario.head_dim as f32).sqrt(),
         };
         let begin = std::time::Instant::now();
-        let config = PlanConfig::cuda(store.layout().block_size, max_item_tokens(NUM_Q_HEADS / NUM_KV_HEADS));
+        let config = PlanConfig::cuda(
+            store.layout().block_size,
+            self.device.max_item_tokens(NUM_Q_HEADS / NUM_KV_HEADS),
+        );
         let plan = Planner::new(config).unwrap().plan(&input);
         let schedule = Schedule::new(&plan, &self.device.workers(&store, &params).unwrap());
         let plan_us = begin.elapsed().as_secs_f64() * 1e6;

@@ -24,8 +24,10 @@ impl CudaDevice {
     /// # Errors
     /// [`AttnError::Device`] if there is no such device, or the image is not for it.
     pub fn new(ordinal: usize, image: Vec<u8>) -> Result<CudaDevice, AttnError> {
-        let devices = lazy_attn_sys::devices()
-            .map_err(|error| AttnError::Device { action: "looking for devices", reason: error.to_string() })?;
+        let devices = lazy_attn_sys::devices().map_err(|error| AttnError::Device {
+            action: "looking for devices",
+            reason: error.to_string(),
+        })?;
         if ordinal >= devices.len() {
             return Err(AttnError::Unsupported {
                 what: "device ordinal",
@@ -53,6 +55,12 @@ impl CudaDevice {
     #[must_use]
     pub fn stream(&self) -> &Arc<CudaStream> {
         &self.stream
+    }
+
+    /// Query tokens of an item at most, for groups of `group_size` query heads: what [`crate::PlanConfig::cuda`] is given.
+    #[must_use]
+    pub fn max_item_tokens(&self, group_size: u32) -> u32 {
+        (self.kernels.widest().max_rows() / group_size.max(1)).max(1)
     }
 
     /// Workers per KV head for each tile class.
@@ -116,10 +124,15 @@ impl CudaAttention {
         window: u32,
     ) -> Result<CudaAttention, AttnError> {
         let layout = store.layout();
-        let unsupported = |what, value: usize, rule| Err(AttnError::Unsupported { what, value: value as u64, rule });
+        let unsupported =
+            |what, value: usize, rule| Err(AttnError::Unsupported { what, value: value as u64, rule });
         let rotary_dim = params.rope.rotary_dim();
         if !rotary_dim.is_multiple_of(16) || rotary_dim > layout.head_dim as usize {
-            return unsupported("rotary_dim", rotary_dim, "the CUDA kernels take multiples of 16 up to head_dim");
+            return unsupported(
+                "rotary_dim",
+                rotary_dim,
+                "the CUDA kernels take multiples of 16 up to head_dim",
+            );
         }
         let (num_q_heads, num_kv_heads) = (params.num_q_heads, layout.num_kv_heads);
         if num_q_heads == 0 || !num_q_heads.is_multiple_of(num_kv_heads) || num_q_heads / num_kv_heads > 16 {

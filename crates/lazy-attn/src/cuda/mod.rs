@@ -10,5 +10,5 @@ pub mod store;
 
 pub use attention::{CudaAttention, CudaDevice};
 pub use plan::{DevicePlan, PlanBounds};
-pub use schedule::{Schedule, Workers, max_item_tokens};
+pub use schedule::{Schedule, Workers};
 pub use store::CudaKvStore;

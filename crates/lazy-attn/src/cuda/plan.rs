@@ -52,7 +52,10 @@ struct Array {
 
 impl Array {
     fn new(device: &CudaDevice, what: &'static str, max_words: usize) -> Result<Array, AttnError> {
-        let memory = device.stream().alloc_zeros::<i32>(max_words.max(1)).map_err(device_error("allocating a plan"))?;
+        let memory = device
+            .stream()
+            .alloc_zeros::<i32>(max_words.max(1))
+            .map_err(device_error("allocating a plan"))?;
         Ok(Array { memory, what })
     }
 
@@ -201,10 +204,8 @@ impl DevicePlan {
     /// Items of class `index` of [`TileClass::ALL`], and how many workers run them.
     pub(super) fn work(&self, device: &CudaDevice, index: usize) -> (LaWork, u32) {
         let arrays = &self.work[index];
-        let work = LaWork {
-            items: arrays.items.address(device),
-            worker_begin: arrays.worker_begin.address(device),
-        };
+        let work =
+            LaWork { items: arrays.items.address(device), worker_begin: arrays.worker_begin.address(device) };
         (work, arrays.num_workers)
     }
 

@@ -175,13 +175,6 @@ impl Schedule {
     }
 }
 
-/// Query tokens of an item at most, for the widest tile: what [`crate::PlanConfig::cuda`] is given.
-#[must_use]
-pub fn max_item_tokens(group_size: u32) -> u32 {
-    let widest = TileClass::ALL.map(TileClass::max_rows).into_iter().max().unwrap_or(1);
-    (widest / group_size.max(1)).max(1)
-}
-
 /// The smallest class that holds `num_rows` rows.
 fn class_of(num_rows: u32) -> TileClass {
     let fits = TileClass::ALL.into_iter().find(|class| num_rows <= class.max_rows());

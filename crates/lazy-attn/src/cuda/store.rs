@@ -25,9 +25,8 @@ impl CudaKvStore {
     /// [`AttnError::Unsupported`] for a shape without kernels, [`AttnError::Device`] if the device has no room.
     pub fn new(device: &CudaDevice, layout: KvLayout) -> Result<CudaKvStore, AttnError> {
         let shape = kernel_shape(&layout)?;
-        let block = BlockLayout::new(layout.block_size.get(), layout.head_dim).map_err(|error| {
-            AttnError::Device { action: "laying out blocks", reason: error.to_string() }
-        })?;
+        let block = BlockLayout::new(layout.block_size.get(), layout.head_dim)
+            .map_err(|error| AttnError::Device { action: "laying out blocks", reason: error.to_string() })?;
         let half_bytes =
             layout.num_blocks as usize * layout.num_kv_heads as usize * block.num_bytes() as usize;
         let num_bytes = 2 * layout.num_layers as usize * half_bytes;

@@ -33,7 +33,8 @@ pub(crate) const SHAPE: Shape = Shape {
 pub(crate) fn config(scenario: &Scenario) -> PlanConfig {
     let block_size = BlockSize::new(scenario.shape.block_size).unwrap();
     let window = scenario.window.and_then(NonZeroU32::new);
-    PlanConfig { window, ..PlanConfig::cuda(block_size, lazy_attn::cuda::max_item_tokens(scenario.shape.group_size)) }
+    let max_item_tokens = device().max_item_tokens(scenario.shape.group_size);
+    PlanConfig { window, ..PlanConfig::cuda(block_size, max_item_tokens) }
 }
 
 fn narrow(dtype: KvDtype, values: &[f32]) -> Vec<u16> {

@@ -29,7 +29,12 @@ fn every_dtype_head_dim_and_block_size_works() {
     for dtype in [KvDtype::F16, KvDtype::Bf16] {
         for (head_dim, block_size) in [(64, 16), (64, 32), (64, 64), (128, 16), (128, 32), (128, 64)] {
             let shape = Shape { dtype, head_dim, rotary_dim: head_dim, block_size, ..SHAPE };
-            check(&Scenario::new(shape, &[40, 270, 16]).request(5, &[0, 1, 2], 3, 1).request(0, &[1, 0], 0, 20));
+            check(&Scenario::new(shape, &[40, 270, 16]).request(5, &[0, 1, 2], 3, 1).request(
+                0,
+                &[1, 0],
+                0,
+                20,
+            ));
         }
     }
 }

@@ -1,0 +1,73 @@
+//! Packs what a machine with a GPU but without Rust needs: tests, bench, kernels and a script that runs them.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use serde_json::Value;
+
+use crate::ci::Outcome;
+use crate::kernels::{self, Fetch, IMAGE};
+use crate::shell;
+
+/// Where the bundle is put, relative to the root.
+const FOLDER: &str = "target/gpu-bundle";
+
+/// What the script runs; arguments select benches.
+const SCRIPT: &str = r#"#!/usr/bin/env bash
+# Runs the device tests, the sanitizer on a small one, and the bench. Arguments select benches by name.
+set -uo pipefail
+cd "$(dirname "$0")"
+export LAZY_ATTN_KERNELS="$PWD/lazy_kernels.fatbin"
+out="${OUT:-$PWD}"
+status=0
+nvidia-smi -L
+timeout 200 ./tests --test-threads 8 2>&1 | tee "$out/tests.log" || status=1
+if command -v compute-sanitizer >/dev/null; then
+    for tool in memcheck racecheck synccheck; do
+        timeout 100 compute-sanitizer --tool "$tool" --error-exitcode 9 ./tests sanitizer 2>&1 | tee "$out/$tool.log" | tail -n 3 || status=1
+    done
+fi
+timeout 200 ./bench --bench --out "$out/bench.json" "$@" 2>&1 | tee "$out/bench.log" || status=1
+exit "$status"
+"#;
+
+#[derive(Args)]
+pub(crate) struct BundleArguments {
+    /// Fetches nvcc into `target/` if none is found.
+    #[arg(long)]
+    install: bool,
+}
+
+pub(crate) fn run(root: &Path, arguments: &BundleArguments) -> Result<()> {
+    let fetch = if arguments.install { Fetch::IfMissing } else { Fetch::Never };
+    if let Outcome::Skipped(why) = kernels::check(root, fetch)? {
+        bail!("the kernels were not built: {why}");
+    }
+    let folder = root.join(FOLDER);
+    std::fs::create_dir_all(&folder)?;
+    let tests = build(root, &["test", "--test", "cuda"])?;
+    let bench = build(root, &["bench", "--bench", "cuda"])?;
+    strip(root, &tests, &folder.join("tests"))?;
+    strip(root, &bench, &folder.join("bench"))?;
+    std::fs::copy(root.join(IMAGE), folder.join("lazy_kernels.fatbin"))?;
+    std::fs::write(folder.join("run.sh"), SCRIPT)?;
+    println!("{}: run it with `bash run.sh`", folder.display());
+    Ok(())
+}
+
+/// Builds a target of `lazy-attn` without running it; the executable.
+fn build(root: &Path, target: &[&str]) -> Result<PathBuf> {
+    let mut command = shell::cargo(root);
+    command.args(target).args(["-p", "lazy-attn", "--features", "cuda-device", "--no-run"]);
+    let messages = shell::read(command.args(["--message-format", "json-render-diagnostics"]))?;
+    let parsed = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let built = parsed.filter(|message| message["target"]["name"] == "cuda");
+    let executables = built.filter_map(|message| message["executable"].as_str().map(PathBuf::from));
+    executables.last().with_context(|| format!("`cargo {}` built no executable", target.join(" ")))
+}
+
+fn strip(root: &Path, from: &Path, to: &Path) -> Result<()> {
+    let mut command = shell::tool(root, "strip");
+    shell::run(command.arg("-o").arg(to).arg(from))
+}
