@@ -21,6 +21,11 @@ namespace la {
 constexpr int kComputeWarps = 4;
 constexpr int kComputeThreads = 32 * kComputeWarps;
 
+// Keys of a tile: stages of 16 KB.
+template <int HeadDim> constexpr int kNarrowKeys = 8192 / HeadDim;
+constexpr uint32_t kNarrowBytes = 16384;
+static_assert(kStageBytes<64, kNarrowKeys<64>> == kNarrowBytes && kStageBytes<128, kNarrowKeys<128>> == kNarrowBytes, "16 KB");
+
 // Shared memory besides the stages.
 template <int HeadDim> struct N16Shared {
     float out[kComputeWarps][8][HeadDim];  // columns swizzled by spread_column
@@ -29,7 +34,7 @@ template <int HeadDim> struct N16Shared {
     uint64_t full[kMaxStages];
     uint64_t empty[kMaxStages];
 };
-static_assert(2 * (6 * kStageBytes + sizeof(N16Shared<128>) + 1024) <= 228 * 1024, "two blocks of six stages fit sm_90");
+static_assert(2 * (6 * kNarrowBytes + sizeof(N16Shared<128>) + 1024) <= 228 * 1024, "two blocks of six stages fit sm_90");
 
 // Rows of `out` are a multiple of 32 banks long; this spreads four of them over all banks.
 __device__ __forceinline__ uint32_t spread_column(uint32_t row, uint32_t column) { return column ^ (row % 4 * 8); }
@@ -38,7 +43,7 @@ __device__ __forceinline__ uint32_t spread_column(uint32_t row, uint32_t column)
 template <class Element, int HeadDim>
 __device__ __forceinline__ void take_tile(const LaAttend &p, const Ring &ring, RingPlace &place, const LaPart &part, const QueryRow (&rows)[2],
                                           const Visibility &seen, int32_t tile_begin, const uint32_t (&rQ)[HeadDim / 16][4], Accumulator<HeadDim> &sums) {
-    constexpr int kWarpKeys = kTileKeys<HeadDim> / kComputeWarps, kSteps = kWarpKeys / 16;
+    constexpr int kWarpKeys = kNarrowKeys<HeadDim> / kComputeWarps, kSteps = kWarpKeys / 16;
     const uint32_t lane = threadIdx.x % 32, first = threadIdx.x / 32 * kWarpKeys;
     const int32_t key_begin = tile_begin + static_cast<int32_t>(first);
     const bool has_keys = key_begin < part.key_end;
@@ -46,7 +51,7 @@ __device__ __forceinline__ void take_tile(const LaAttend &p, const Ring &ring, R
 
     barrier_wait(ring.full_of(place.stage), place.parity);
     if (has_keys) {
-        const uint32_t sKeys = ring.tiles + place.stage * kStageBytes;
+        const uint32_t sKeys = ring.tiles + place.stage * kNarrowBytes;
 #pragma unroll
         for (int s = 0; s < kSteps; s++) score_keys<Element, HeadDim>(sKeys, first + 16 * s, rQ, reinterpret_cast<float(&)[2][4]>(score[2 * s]));
     }
@@ -61,7 +66,7 @@ __device__ __forceinline__ void take_tile(const LaAttend &p, const Ring &ring, R
 
     barrier_wait(ring.full_of(place.stage), place.parity);
     if (has_keys) {
-        const uint32_t sValues = ring.tiles + place.stage * kStageBytes;
+        const uint32_t sValues = ring.tiles + place.stage * kNarrowBytes;
 #pragma unroll
         for (int s = 0; s < kSteps; s++) {
             const uint32_t rP[4] = {Element::pack(score[2 * s][0], score[2 * s][1]), Element::pack(score[2 * s][2], score[2 * s][3]),
@@ -152,7 +157,7 @@ __device__ __forceinline__ void consume(const LaAttend &p, const Ring &ring, N16
             uint32_t rQ[HeadDim / 16][4];
             rotate_queries<Element, HeadDim>(p, rows, part.start, rQ);
             const Visibility seen(p, part, bases);
-            for (int32_t tile = part.key_begin; tile < part.key_end; tile += kTileKeys<HeadDim>)
+            for (int32_t tile = part.key_begin; tile < part.key_end; tile += kNarrowKeys<HeadDim>)
                 take_tile<Element, HeadDim>(p, ring, place, part, rows, seen, tile, rQ, sums);
         }
         finish_item<Element, HeadDim>(p, shared, item, kv_head, sums);
@@ -161,8 +166,9 @@ __device__ __forceinline__ void consume(const LaAttend &p, const Ring &ring, N16
 
 template <class Element, int HeadDim> __device__ __forceinline__ void attend_n16(const LaAttend &p) {
     extern __shared__ __align__(1024) uint8_t sMemory[];
-    N16Shared<HeadDim> &shared = *reinterpret_cast<N16Shared<HeadDim> *>(sMemory + p.num_stages * kStageBytes);
+    N16Shared<HeadDim> &shared = *reinterpret_cast<N16Shared<HeadDim> *>(sMemory + p.num_stages * kNarrowBytes);
     const Ring ring{shared_address(sMemory), shared_address(shared.full), shared_address(shared.empty), p.num_stages};
+    next_grid_may_start();
     if (threadIdx.x < p.num_stages) {
         barrier_init(ring.full_of(threadIdx.x), kFillArrivals);
         barrier_init(ring.empty_of(threadIdx.x), kComputeWarps);
@@ -176,8 +182,9 @@ template <class Element, int HeadDim> __device__ __forceinline__ void attend_n16
         consume<Element, HeadDim>(p, ring, shared, kv_head, item_begin, item_end);
     } else {
         release_registers<40>();
-        if (threadIdx.x < kComputeThreads + 32) produce<HeadDim>(p, ring, kv_head, item_begin, item_end);
+        if (threadIdx.x < kComputeThreads + 32) produce<HeadDim, kNarrowKeys<HeadDim>>(p, ring, kv_head, item_begin, item_end);
     }
+    wait_for_last_grid();
 }
 
 }  // namespace la

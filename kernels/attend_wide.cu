@@ -20,6 +20,9 @@
 
 namespace la {
 
+// Keys of a tile.
+constexpr int kWideKeys = 128;
+
 // Shared memory besides the stages.
 struct WideShared {
     uint64_t full[kMaxStages];
@@ -41,17 +44,17 @@ struct WideRing {
         unreleased = -1;
     }
     // Waits for the next stage; its shared address.
-    __device__ __forceinline__ uint32_t wait() const {
+    template <int HeadDim> __device__ __forceinline__ uint32_t wait() const {
         barrier_wait(ring.full_of(place.stage), place.parity);
-        return ring.tiles + place.stage * kStageBytes;
+        return ring.tiles + place.stage * kStageBytes<HeadDim, kWideKeys>;
     }
 };
 
 // Scores of a warp's 16 rows (a warpgroup's 64) against the keys of the next stage. Ends all products started before.
 template <class Element, int HeadDim>
-__device__ __forceinline__ void wide_scores(WideRing &ring, const uint32_t (&rQ)[HeadDim / 16][4], float (&score)[kTileKeys<HeadDim> / 8][4],
+__device__ __forceinline__ void wide_scores(WideRing &ring, const uint32_t (&rQ)[HeadDim / 16][4], float (&score)[kWideKeys / 8][4],
                                             float (&out)[HeadDim / 8][4]) {
-    const uint32_t sKeys = ring.wait();
+    const uint32_t sKeys = ring.wait<HeadDim>();
 #if LA_HAS_WGMMA
     wgmma_pin(score);
     wgmma_fence();
@@ -64,7 +67,7 @@ __device__ __forceinline__ void wide_scores(WideRing &ring, const uint32_t (&rQ)
     wgmma_pin(out);
 #else
 #pragma unroll
-    for (int s = 0; s < kTileKeys<HeadDim> / 16; s++) score_keys<Element, HeadDim>(sKeys, 16 * s, rQ, reinterpret_cast<float(&)[2][4]>(score[2 * s]));
+    for (int s = 0; s < kWideKeys / 16; s++) score_keys<Element, HeadDim>(sKeys, 16 * s, rQ, reinterpret_cast<float(&)[2][4]>(score[2 * s]));
 #endif
     ring.give_back_values();
     ring.give_back(ring.place.stage);
@@ -73,14 +76,14 @@ __device__ __forceinline__ void wide_scores(WideRing &ring, const uint32_t (&rQ)
 
 // Adds the values of the next stage, weighted by `score`. The products may still run on return.
 template <class Element, int HeadDim>
-__device__ __forceinline__ void wide_values(WideRing &ring, const float (&score)[kTileKeys<HeadDim> / 8][4], int32_t valid, float (&out)[HeadDim / 8][4]) {
-    constexpr int kSteps = kTileKeys<HeadDim> / 16;
+__device__ __forceinline__ void wide_values(WideRing &ring, const float (&score)[kWideKeys / 8][4], int32_t valid, float (&out)[HeadDim / 8][4]) {
+    constexpr int kSteps = kWideKeys / 16;
     uint32_t rP[kSteps][4];
 #pragma unroll
     for (int s = 0; s < kSteps; s++)
 #pragma unroll
         for (int j = 0; j < 4; j++) rP[s][j] = Element::pack(score[2 * s + j / 2][j % 2 * 2], score[2 * s + j / 2][j % 2 * 2 + 1]);
-    const uint32_t sValues = ring.wait();
+    const uint32_t sValues = ring.wait<HeadDim>();
 #if LA_HAS_WGMMA
     wgmma_pin(out);
     wgmma_fence();
@@ -128,7 +131,7 @@ __device__ __forceinline__ void finish_rows(const LaAttend &p, const LaItem &ite
 
 template <class Element, int HeadDim>
 __device__ __forceinline__ void consume_wide(const LaAttend &p, const Ring &barriers, uint32_t kv_head, int32_t item_index, int32_t item_end) {
-    constexpr int kTile = kTileKeys<HeadDim>;
+    constexpr int kTile = kWideKeys;
     const uint32_t lane = threadIdx.x % 32, first_row = threadIdx.x / 32 * 16;
     WideRing ring{barriers};
     for (; item_index < item_end; item_index++) {
@@ -165,33 +168,35 @@ template <class Element, int HeadDim, int Groups> __device__ __forceinline__ voi
     if (Groups == 2 && !LA_HAS_WGMMA) return;
     constexpr uint32_t kComputeThreads = 128 * Groups;
     extern __shared__ __align__(1024) uint8_t sMemory[];
-    WideShared &shared = *reinterpret_cast<WideShared *>(sMemory + p.num_stages * kStageBytes);
+    WideShared &shared = *reinterpret_cast<WideShared *>(sMemory + p.num_stages * kStageBytes<HeadDim, kWideKeys>);
     const Ring ring{shared_address(sMemory), shared_address(shared.full), shared_address(shared.empty), p.num_stages};
+    next_grid_may_start();
     if (threadIdx.x < p.num_stages) {
         barrier_init(ring.full_of(threadIdx.x), kFillArrivals);
         barrier_init(ring.empty_of(threadIdx.x), 4 * Groups);
         barrier_init_fence();
     }
     // The end of a tile that no copy fills is multiplied by zero, and must be a number for that.
-    for (uint32_t at = threadIdx.x; at < p.num_stages * kStageBytes / 16; at += blockDim.x)
+    for (uint32_t at = threadIdx.x; at < p.num_stages * kStageBytes<HeadDim, kWideKeys> / 16; at += blockDim.x)
         reinterpret_cast<uint4 *>(sMemory)[at] = make_uint4(0, 0, 0, 0);
     fence_for_copies();
     __syncthreads();
     const uint32_t kv_head = blockIdx.x % p.kv.num_kv_heads, worker = blockIdx.x / p.kv.num_kv_heads;
     const int32_t item_begin = p.work.worker_begin[worker], item_end = p.work.worker_begin[worker + 1];
     if (threadIdx.x < kComputeThreads) {
-        claim_registers<Groups == 1 ? 216 : 232>();
+        if (Groups == 2) claim_registers<232>();
         consume_wide<Element, HeadDim>(p, ring, kv_head, item_begin, item_end);
     } else {
-        release_registers<40>();
-        if (threadIdx.x < kComputeThreads + 32) produce<HeadDim>(p, ring, kv_head, item_begin, item_end);
+        if (Groups == 2) release_registers<40>();
+        if (threadIdx.x < kComputeThreads + 32) produce<HeadDim, kWideKeys>(p, ring, kv_head, item_begin, item_end);
     }
+    wait_for_last_grid();
 }
 
 }  // namespace la
 
 #define LA_ATTEND_WIDE(name, element, head_dim, groups)                                              \
-    extern "C" __global__ void __launch_bounds__(la::kBlockThreads<groups>, LA_HAS_WGMMA ? 3 - groups : 1) name(const __grid_constant__ LaAttend p) { \
+    extern "C" __global__ void __launch_bounds__(la::kBlockThreads<groups>, 1) name(const __grid_constant__ LaAttend p) { \
         la::attend_wide<la::element, head_dim, groups>(p);                                           \
     }
 LA_ATTEND_WIDE(la_attend_w64_bf16_d64, Bf16, 64, 1)

@@ -3,9 +3,10 @@
 //   out = sum_i 2^(lse_i - m) out_i / sum_i 2^(lse_i - m),  m = max_i lse_i
 //
 // Layout: partials [slot, num_q_heads, HeadDim] f32, out [token, num_q_heads, HeadDim].
-// Grid: one warp per (token, query head); a lane owns HeadDim / 32 neighbouring elements.
-// Assumes: merge lists inside the arrays of the plan (checked by the planner). A token without a list gets zeros; a list of
-// LA_WRITES_OUTPUT alone is already done.
+// Grid: warps stride over (token to merge, query head); a lane owns HeadDim / 32 neighbouring elements. It may start before attend
+// ends.
+// Assumes: merge lists inside the arrays of the plan (checked by the planner). A token with an empty list gets zeros.
+#include "device/async.cuh"
 #include "device/element.cuh"
 #include "lazy_kernels.h"
 
@@ -13,15 +14,13 @@ namespace la {
 
 constexpr uint32_t kMergeWarps = 4;
 
-template <class Element, int HeadDim> __device__ __forceinline__ void merge(const LaMerge &p) {
+// Merges entry `index` of the list of tokens, for one head.
+template <class Element, int HeadDim> __device__ __forceinline__ void merge_row(const LaMerge &p, uint32_t index, uint32_t head) {
     constexpr int kLane = HeadDim / 32;  // elements of a lane
-    const uint32_t row = blockIdx.x * kMergeWarps + threadIdx.x / 32;
     const uint32_t lane = threadIdx.x % 32;
-    if (row >= p.num_tokens * p.num_q_heads) return;
-    const uint32_t token = row / p.num_q_heads, head = row % p.num_q_heads;
-    const int32_t begin = p.plan.merge_begin[token], end = p.plan.merge_begin[token + 1];
+    const uint32_t row = p.plan.merge_tokens[index] * p.num_q_heads + head;
+    const int32_t begin = p.plan.merge_begin[index], end = p.plan.merge_begin[index + 1];
     const int32_t *__restrict__ gSlots = p.plan.merge_slots;
-    if (end - begin == 1 && gSlots[begin] == LA_WRITES_OUTPUT) return;
 
     float largest = -INFINITY;
     for (int32_t i = begin + static_cast<int32_t>(lane); i < end; i += 32)
@@ -48,6 +47,13 @@ template <class Element, int HeadDim> __device__ __forceinline__ void merge(cons
     uint32_t *gOut = static_cast<uint32_t *>(p.out) + (static_cast<int64_t>(row) * HeadDim + lane * kLane) / 2;
 #pragma unroll
     for (int d = 0; d < kLane; d += 2) gOut[d / 2] = Element::pack(rOut[d] * scale, rOut[d + 1] * scale);
+}
+
+template <class Element, int HeadDim> __device__ __forceinline__ void merge(const LaMerge &p) {
+    wait_for_last_grid();
+    const uint32_t num_rows = *p.plan.num_merges * p.num_q_heads;
+    for (uint32_t row = blockIdx.x * kMergeWarps + threadIdx.x / 32; row < num_rows; row += gridDim.x * kMergeWarps)
+        merge_row<Element, HeadDim>(p, row / p.num_q_heads, row % p.num_q_heads);
 }
 
 }  // namespace la

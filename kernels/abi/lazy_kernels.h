@@ -57,11 +57,13 @@ typedef struct LaRow {
 
 // The plan of one step: arrays at addresses that do not change between steps, so that a captured graph may run any plan.
 typedef struct LaPlan {
-    const LaPart *parts;         // parts of all items
-    const uint32_t *block_ids;   // block lists of all segments
-    const LaRow *rows;           // rows of all items
-    const int32_t *merge_begin;  // [num_tokens + 1], where a token's entries in merge_slots begin
-    const int32_t *merge_slots;  // slots of each token in the order they are folded; LA_WRITES_OUTPUT alone: nothing to do
+    const LaPart *parts;          // parts of all items
+    const uint32_t *block_ids;    // block lists of all segments
+    const LaRow *rows;            // rows of all items
+    const int32_t *num_merges;    // one
+    const int32_t *merge_tokens;  // [num_merges], tokens that no item has finished
+    const int32_t *merge_begin;   // [num_merges + 1], where each one's entries in merge_slots begin
+    const int32_t *merge_slots;   // their slots in the order in which they are folded
 } LaPlan;
 
 // The items of one tile shape. Worker w of a KV head takes items worker_begin[w] to worker_begin[w + 1], in order.
@@ -124,9 +126,9 @@ typedef struct LaAttend {
 typedef struct LaMerge {
     LaPlan plan;
     LaPartials partials;
-    void *out;            // [num_tokens, num_q_heads, head_dim]
-    uint32_t num_tokens;  // of LaPlan::merge_begin
+    void *out;  // [num_tokens, num_q_heads, head_dim]
     uint32_t num_q_heads;
+    uint32_t reserved;  // zero
 } LaMerge;
 
 // Parameters of la_rope_append_*.
@@ -145,11 +147,11 @@ static_assert(sizeof(void *) == 8, "device addresses have 64 bits");
 static_assert(sizeof(LaPart) == 20 && offsetof(LaPart, start) == 12, "LaPart differs from abi.rs");
 static_assert(sizeof(LaItem) == 20 && offsetof(LaItem, first_slot) == 16, "LaItem differs from abi.rs");
 static_assert(sizeof(LaRow) == 8 && offsetof(LaRow, base) == 4, "LaRow differs from abi.rs");
-static_assert(sizeof(LaPlan) == 40 && offsetof(LaPlan, merge_slots) == 32, "LaPlan differs from abi.rs");
+static_assert(sizeof(LaPlan) == 56 && offsetof(LaPlan, merge_slots) == 48, "LaPlan differs from abi.rs");
 static_assert(sizeof(LaWrite) == 20 && offsetof(LaWrite, local) == 12, "LaWrite differs from abi.rs");
 static_assert(sizeof(LaKv) == 56 && offsetof(LaKv, head_dim) == 52, "LaKv differs from abi.rs");
-static_assert(sizeof(LaAttend) == 176 && offsetof(LaAttend, num_q_heads) == 160, "LaAttend differs from abi.rs");
-static_assert(sizeof(LaMerge) == 72 && offsetof(LaMerge, num_tokens) == 64, "LaMerge differs from abi.rs");
+static_assert(sizeof(LaAttend) == 192 && offsetof(LaAttend, num_q_heads) == 176, "LaAttend differs from abi.rs");
+static_assert(sizeof(LaMerge) == 88 && offsetof(LaMerge, num_q_heads) == 80, "LaMerge differs from abi.rs");
 static_assert(sizeof(LaAppend) == 120 && offsetof(LaAppend, k_stride) == 104, "LaAppend differs from abi.rs");
 
 // First byte of element `dim` of the token in `slot` of a block of 16-bit elements. Panels of 8 tokens x 64 elements, 1024

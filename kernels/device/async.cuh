@@ -88,6 +88,21 @@ struct RingPlace {
     }
 };
 
+// Lets the next launch of the stream start before this grid ends, if it was launched so.
+__device__ __forceinline__ void next_grid_may_start() {
+#if LA_HAS_BULK_COPY
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+// Waits until all grids before this one have ended and their writes are seen, if this one was launched before that. Every grid that
+// may start early ends with it, so that the end of a grid is the end of all before it.
+__device__ __forceinline__ void wait_for_last_grid() {
+#if LA_HAS_BULK_COPY
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 // A barrier among `threads` threads of a block; 0 is __syncthreads.
 template <int Id, int Threads> __device__ __forceinline__ void sync_threads_of() {
     asm volatile("bar.sync %0, %1;" ::"n"(Id), "n"(Threads) : "memory");

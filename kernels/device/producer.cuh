@@ -19,18 +19,15 @@ struct Ring {
 
 constexpr uint32_t kMaxStages = 16;
 
-// Bytes of a stage: 64 keys of 128 elements, or 128 keys of 64.
-constexpr uint32_t kStageBytes = 16384;
-
-// Keys of a stage.
-template <int HeadDim> constexpr int kTileKeys = static_cast<int>(kStageBytes) / (2 * HeadDim);
+// Bytes of a stage of `Keys` keys or values.
+template <int HeadDim, int Keys> constexpr uint32_t kStageBytes = Keys * HeadDim * 2;
 
 // Copies `num_blocks` blocks, lane i's block being `block_id`, into the stage at `place`.
-template <int HeadDim>
+template <uint32_t StageBytes>
 __device__ __forceinline__ void fill_stage(const Ring &ring, RingPlace place, const char *gHead, int64_t block_stride,
                                            uint32_t block_bytes, uint32_t block_id, uint32_t num_blocks) {
     const uint32_t lane = threadIdx.x % 32;
-    const uint32_t sStage = ring.tiles + place.stage * kStageBytes;
+    const uint32_t sStage = ring.tiles + place.stage * StageBytes;
     barrier_wait(ring.empty_of(place.stage), place.parity ^ 1);
 #if LA_HAS_BULK_COPY
     if (lane == 0) barrier_expect(ring.full_of(place.stage), num_blocks * block_bytes);
@@ -65,10 +62,10 @@ struct BlockIds {
 };
 
 // Fills the ring with all tiles of items [item, item_end), in the order in which the other warps read them.
-template <int HeadDim>
+template <int HeadDim, int TileKeys>
 __device__ __forceinline__ void produce(const LaAttend &p, const Ring &ring, uint32_t kv_head, int32_t item, int32_t item_end) {
     const uint32_t block_size = p.kv.block_size, block_bytes = block_size * HeadDim * 2;
-    const uint32_t tile_blocks = kTileKeys<HeadDim> / block_size;
+    const uint32_t tile_blocks = TileKeys / block_size;
     const char *gKeys = static_cast<const char *>(p.kv.k) + static_cast<int64_t>(kv_head) * block_bytes;
     const char *gValues = static_cast<const char *>(p.kv.v) + static_cast<int64_t>(kv_head) * block_bytes;
     const uint32_t lane = threadIdx.x % 32;
@@ -91,9 +88,9 @@ __device__ __forceinline__ void produce(const LaAttend &p, const Ring &ring, uin
                 for (uint32_t at = 0; at < batch_end; at += tile_blocks) {
                     const uint32_t block_id = __shfl_sync(~0u, id, at + lane % tile_blocks);
                     const uint32_t num_blocks = min(tile_blocks, batch_end - at);
-                    fill_stage<HeadDim>(ring, place, gKeys, p.kv.block_stride, block_bytes, block_id, num_blocks);
+                    fill_stage<kStageBytes<HeadDim, TileKeys>>(ring, place, gKeys, p.kv.block_stride, block_bytes, block_id, num_blocks);
                     place.advance(ring.num_stages);
-                    fill_stage<HeadDim>(ring, place, gValues, p.kv.block_stride, block_bytes, block_id, num_blocks);
+                    fill_stage<kStageBytes<HeadDim, TileKeys>>(ring, place, gValues, p.kv.block_stride, block_bytes, block_id, num_blocks);
                     place.advance(ring.num_stages);
                 }
                 id = following;

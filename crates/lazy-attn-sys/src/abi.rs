@@ -68,9 +68,13 @@ pub struct LaPlan {
     pub block_ids: DeviceAddress,
     /// [`LaRow`]s of all items.
     pub rows: DeviceAddress,
-    /// `[num_tokens + 1]` of `i32`: where a token's entries in `merge_slots` begin.
+    /// One `i32`.
+    pub num_merges: DeviceAddress,
+    /// `[num_merges]` of `i32`: tokens that no item has finished.
+    pub merge_tokens: DeviceAddress,
+    /// `[num_merges + 1]` of `i32`: where each one's entries in `merge_slots` begin.
     pub merge_begin: DeviceAddress,
-    /// `i32` slots of each token in the order they are folded; [`WRITES_OUTPUT`] alone: nothing to do.
+    /// `i32`: their slots, in the order in which they are folded.
     pub merge_slots: DeviceAddress,
 }
 
@@ -184,10 +188,10 @@ pub struct LaMerge {
     pub partials: LaPartials,
     /// `[num_tokens, num_q_heads, head_dim]`
     pub out: DeviceAddress,
-    /// Tokens of [`LaPlan::merge_begin`].
-    pub num_tokens: u32,
     /// Heads of `out`.
     pub num_q_heads: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// Parameters of `la_rope_append_*`.
@@ -258,7 +262,7 @@ pub const STRUCTS: [StructAbi; 12] = [
     struct_abi!(LaPart { first_block, key_begin, key_end, start, flags }),
     struct_abi!(LaItem { part_begin, part_end, row_begin, row_end, first_slot }),
     struct_abi!(LaRow { token, base }),
-    struct_abi!(LaPlan { parts, block_ids, rows, merge_begin, merge_slots }),
+    struct_abi!(LaPlan { parts, block_ids, rows, num_merges, merge_tokens, merge_begin, merge_slots }),
     struct_abi!(LaWork { items, worker_begin }),
     struct_abi!(LaWrite { token, block, slot, local, zero_end }),
     struct_abi!(LaKv { k, v, block_stride, k_scale, v_scale, dtype, block_size, num_kv_heads, head_dim }),
@@ -277,7 +281,7 @@ pub const STRUCTS: [StructAbi; 12] = [
         num_stages,
         reserved
     }),
-    struct_abi!(LaMerge { plan, partials, out, num_tokens, num_q_heads }),
+    struct_abi!(LaMerge { plan, partials, out, num_q_heads, reserved }),
     struct_abi!(LaAppend { kv, rope, writes, num_writes, k, v, k_stride, v_stride }),
 ];
 
@@ -295,11 +299,11 @@ pub const CONSTANTS: [(&str, i64); 6] = [
 const _: () = assert!(size_of::<LaPart>() == 20 && offset_of!(LaPart, start) == 12);
 const _: () = assert!(size_of::<LaItem>() == 20 && offset_of!(LaItem, first_slot) == 16);
 const _: () = assert!(size_of::<LaRow>() == 8 && offset_of!(LaRow, base) == 4);
-const _: () = assert!(size_of::<LaPlan>() == 40 && offset_of!(LaPlan, merge_slots) == 32);
+const _: () = assert!(size_of::<LaPlan>() == 56 && offset_of!(LaPlan, merge_slots) == 48);
 const _: () = assert!(size_of::<LaWrite>() == 20 && offset_of!(LaWrite, local) == 12);
 const _: () = assert!(size_of::<LaKv>() == 56 && offset_of!(LaKv, head_dim) == 52);
-const _: () = assert!(size_of::<LaAttend>() == 176 && offset_of!(LaAttend, num_q_heads) == 160);
-const _: () = assert!(size_of::<LaMerge>() == 72 && offset_of!(LaMerge, num_tokens) == 64);
+const _: () = assert!(size_of::<LaAttend>() == 192 && offset_of!(LaAttend, num_q_heads) == 176);
+const _: () = assert!(size_of::<LaMerge>() == 88 && offset_of!(LaMerge, num_q_heads) == 80);
 const _: () = assert!(size_of::<LaAppend>() == 120 && offset_of!(LaAppend, k_stride) == 104);
 
 #[cfg(test)]

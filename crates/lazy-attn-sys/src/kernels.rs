@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use cudarc::driver::sys::{CUdevice_attribute as DeviceAttribute, CUfunction_attribute as FunctionAttribute};
-use cudarc::driver::{
-    CudaContext, CudaFunction, CudaStream, DeviceRepr, DriverError, LaunchConfig, PushKernelArg,
+use cudarc::driver::sys::{
+    CUdevice_attribute as DeviceAttribute, CUfunction_attribute as FunctionAttribute, CUlaunchAttribute,
+    CUlaunchAttributeID, CUlaunchAttributeValue, CUlaunchConfig, cuLaunchKernelEx,
 };
+use cudarc::driver::{CudaContext, CudaFunction, CudaStream, DeviceRepr, DriverError, LaunchConfig};
 use cudarc::nvrtc::Ptx;
 
 use crate::abi::{KvDtype, LaAppend, LaAttend, LaMerge};
@@ -19,12 +20,12 @@ unsafe impl DeviceRepr for LaMerge {}
 // SAFETY: as above.
 unsafe impl DeviceRepr for LaAppend {}
 
-/// Bytes of a stage of keys or values.
-const STAGE_BYTES: u32 = 16384;
 /// Stages a ring has barriers for.
 const MAX_STAGES: u32 = 16;
 /// Stages below which copies do not stay ahead of arithmetic.
-const MIN_STAGES: u32 = 4;
+const MIN_STAGES: u32 = 3;
+/// Merging blocks per multiprocessor.
+const MERGE_BLOCKS: u32 = 16;
 /// Bytes of shared memory the driver keeps per thread block.
 const RESERVED_BYTES: u32 = 1024;
 /// Threads of a copying or merging block; `kAppendThreads`, `32 * kMergeWarps`.
@@ -81,11 +82,18 @@ impl TileClass {
         }
     }
 
+    /// Bytes of a stage of keys or values.
+    fn stage_bytes(self, head_dim: u32) -> u32 {
+        match self {
+            TileClass::N16 => 16384,
+            TileClass::W64 | TileClass::W128 => 128 * head_dim * 2,
+        }
+    }
+
     /// Thread blocks that a multiprocessor should hold at once.
-    fn blocks_wanted(self, has_warpgroups: bool) -> u32 {
+    fn blocks_wanted(self) -> u32 {
         match self {
             TileClass::N16 => 2,
-            TileClass::W64 if has_warpgroups => 2,
             TileClass::W64 | TileClass::W128 => 1,
         }
     }
@@ -187,6 +195,15 @@ struct Attend {
     launch: AttendLaunch,
 }
 
+/// When a launch may start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// Once everything before it in the stream has ended.
+    AfterAll,
+    /// Once every block of the launch before it runs; the kernel itself waits where it has to.
+    Early,
+}
+
 /// The kernels of an image, loaded into a context.
 #[derive(Debug)]
 pub struct Kernels {
@@ -227,20 +244,21 @@ impl Limits {
     /// As many blocks per multiprocessor as wanted, if each then has enough stages; else one.
     fn attend_launch(&self, class: TileClass, shape: KernelShape) -> Result<AttendLaunch, KernelError> {
         let fixed = class.fixed_bytes(shape.head_dim);
+        let stage_bytes = class.stage_bytes(shape.head_dim);
         let stages = |blocks: u32| {
             let bytes = (self.shared_per_multiprocessor / blocks).saturating_sub(RESERVED_BYTES);
             let free = bytes.min(self.shared_per_block).saturating_sub(fixed);
-            (free / STAGE_BYTES).min(MAX_STAGES)
+            (free / stage_bytes).min(MAX_STAGES)
         };
-        let wanted = class.blocks_wanted(self.has_warpgroups);
+        let wanted = class.blocks_wanted();
         let blocks = if stages(wanted) >= MIN_STAGES { wanted } else { 1 };
         let num_stages = stages(blocks);
         if num_stages < MIN_STAGES {
             let kernel = format!("la_attend_{}_{}", class.name(), shape.suffix());
-            let needed = fixed + MIN_STAGES * STAGE_BYTES;
+            let needed = fixed + MIN_STAGES * stage_bytes;
             return Err(KernelError::SharedMemory { kernel, needed, available: self.shared_per_block });
         }
-        let shared_bytes = num_stages * STAGE_BYTES + fixed;
+        let shared_bytes = num_stages * stage_bytes + fixed;
         let threads = class.threads(self.has_warpgroups);
         Ok(AttendLaunch { num_blocks: blocks * self.num_multiprocessors, num_stages, shared_bytes, threads })
     }
@@ -301,7 +319,8 @@ impl Kernels {
         self.attend.get(&(class, shape)).ok_or(KernelError::NoKernel { kernel: "attend", shape })
     }
 
-    /// Runs the items of `params` for `num_workers` workers per KV head.
+    /// Runs the items of `params` for `num_workers` workers per KV head. With [`Start::Early`] it runs beside the attend
+    /// launch before it, which must not write what this one reads.
     ///
     /// # Safety
     /// Every address of `params` must be that of device memory of this context, as long and as laid out as the ABI says,
@@ -312,10 +331,10 @@ impl Kernels {
     pub unsafe fn attend(
         &self,
         stream: &CudaStream,
-        class: TileClass,
-        shape: KernelShape,
+        (class, shape): (TileClass, KernelShape),
         params: &LaAttend,
         num_workers: u32,
+        start: Start,
     ) -> Result<(), KernelError> {
         let attend = self.attend_of(class, shape)?;
         let grid = num_workers * params.kv.num_kv_heads;
@@ -325,10 +344,10 @@ impl Kernels {
         let params = LaAttend { num_stages: attend.launch.num_stages, ..*params };
         let config = launch_config(grid, attend.launch.threads, attend.launch.shared_bytes);
         // SAFETY: the kernel takes one `LaAttend` by value; what its addresses need is the caller's promise.
-        unsafe { launch(stream, &attend.function, &params, config) }
+        unsafe { launch(stream, &attend.function, &params, config, start) }
     }
 
-    /// Merges partials into the output of every token of `params`.
+    /// Merges partials into the output of at most `max_tokens` tokens, behind attend launches.
     ///
     /// # Safety
     /// As for [`Kernels::attend`].
@@ -340,14 +359,17 @@ impl Kernels {
         stream: &CudaStream,
         shape: KernelShape,
         params: &LaMerge,
+        max_tokens: u32,
     ) -> Result<(), KernelError> {
         let function = self.merge.get(&shape).ok_or(KernelError::NoKernel { kernel: "merge", shape })?;
-        let grid = (params.num_tokens * params.num_q_heads).div_ceil(MERGE_WARPS);
+        let warps = u64::from(max_tokens) * u64::from(params.num_q_heads);
+        let enough = u64::from(MERGE_BLOCKS * self.num_multiprocessors);
+        let grid = warps.div_ceil(u64::from(MERGE_WARPS)).min(enough) as u32;
         if grid == 0 {
             return Ok(());
         }
         // SAFETY: the kernel takes one `LaMerge` by value; what its addresses need is the caller's promise.
-        unsafe { launch(stream, function, params, launch_config(grid, 32 * MERGE_WARPS, 0)) }
+        unsafe { launch(stream, function, params, launch_config(grid, 32 * MERGE_WARPS, 0), Start::Early) }
     }
 
     /// Stores keys and values of at most `max_writes` tokens.
@@ -373,7 +395,7 @@ impl Kernels {
             return Ok(());
         }
         // SAFETY: the kernel takes one `LaAppend` by value; what its addresses need is the caller's promise.
-        unsafe { launch(stream, function, params, launch_config(grid, APPEND_THREADS, 0)) }
+        unsafe { launch(stream, function, params, launch_config(grid, APPEND_THREADS, 0), Start::AfterAll) }
     }
 }
 
@@ -388,12 +410,39 @@ unsafe fn launch<P: DeviceRepr>(
     function: &CudaFunction,
     params: &P,
     config: LaunchConfig,
+    start: Start,
 ) -> Result<(), KernelError> {
-    let mut arguments = stream.launch_builder(function);
-    arguments.arg(params);
-    // SAFETY: the caller's promise.
-    unsafe { arguments.launch(config) }.map_err(driver("launching a kernel"))?;
-    Ok(())
+    stream.context().bind_to_thread().map_err(driver("choosing a context"))?;
+    let attribute = match start {
+        Start::AfterAll => None,
+        Start::Early => Some(early_start()),
+    };
+    let mut attributes: Vec<CUlaunchAttribute> = attribute.into_iter().collect();
+    let config = CUlaunchConfig {
+        gridDimX: config.grid_dim.0,
+        gridDimY: config.grid_dim.1,
+        gridDimZ: config.grid_dim.2,
+        blockDimX: config.block_dim.0,
+        blockDimY: config.block_dim.1,
+        blockDimZ: config.block_dim.2,
+        sharedMemBytes: config.shared_mem_bytes,
+        hStream: stream.cu_stream(),
+        attrs: attributes.as_mut_ptr(),
+        numAttrs: attributes.len() as u32,
+    };
+    let mut arguments = [std::ptr::from_ref(params).cast_mut().cast()];
+    let function = function.cu_function();
+    // SAFETY: the driver copies the argument and the attributes before it returns; the rest is the caller's promise.
+    let result = unsafe { cuLaunchKernelEx(&config, function, arguments.as_mut_ptr(), std::ptr::null_mut()) };
+    result.result().map_err(driver("launching a kernel"))
+}
+
+fn early_start() -> CUlaunchAttribute {
+    CUlaunchAttribute {
+        id: CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+        pad: [0; 4],
+        value: CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
+    }
 }
 
 fn driver(action: &'static str) -> impl Fn(DriverError) -> KernelError {

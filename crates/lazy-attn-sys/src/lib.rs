@@ -15,7 +15,7 @@ pub mod layout;
 pub mod probe;
 
 #[cfg(feature = "cuda")]
-pub use kernels::{AttendLaunch, KernelError, KernelShape, Kernels, TileClass};
+pub use kernels::{AttendLaunch, KernelError, KernelShape, Kernels, Start, TileClass};
 pub use layout::{BlockLayout, LayoutError};
 #[cfg(feature = "cuda")]
 pub use probe::{DeviceInfo, ProbeError, devices};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DevicePtr, DevicePtrMut};
 use lazy_attn_sys::abi::{DeviceAddress, LaAppend, LaAttend, LaMerge, LaPartials, LaRope};
-use lazy_attn_sys::{KernelError, KernelShape, Kernels, TileClass};
+use lazy_attn_sys::{KernelError, KernelShape, Kernels, Start, TileClass};
 
 use super::{plan::DevicePlan, schedule::Workers, store::CudaKvStore};
 use crate::{cpu::AttnParams, error::AttnError};
@@ -265,24 +265,31 @@ impl CudaAttention {
             ..LaAttend::default()
         };
         let kernels = &self.device.kernels;
+        let mut start = Start::AfterAll;
         for (index, class) in TileClass::ALL.into_iter().enumerate() {
             let (work, num_workers) = plan.work(&self.device, index);
+            if num_workers == 0 {
+                continue;
+            }
             let params = LaAttend { work, ..params };
             // SAFETY: the arrays were checked to be as long as the step, which bounds the tokens of the rows; the planner
             // bounds blocks by `num_blocks_min` and slots by `num_slots`, checked above; the schedule keeps parts, rows
             // and items inside their arrays. All of them live in this context, and the borrows outlive the launch in
             // stream order.
-            unsafe { kernels.attend(stream, class, store.shape(), &params, num_workers) }
+            unsafe { kernels.attend(stream, (class, store.shape()), &params, num_workers, start) }
                 .map_err(kernel_error("attending"))?;
+            // The classes read the same and write different slots, so the next one need not wait.
+            start = Start::Early;
         }
         let merge = LaMerge {
             plan: params.plan,
             partials: params.partials,
             out: params.out,
-            num_tokens: plan.num_tokens(),
             num_q_heads: self.params.num_q_heads,
+            reserved: 0,
         };
         // SAFETY: as above; merge lists have an entry per token and name slots below `num_slots`.
-        unsafe { kernels.merge(stream, store.shape(), &merge) }.map_err(kernel_error("merging"))
+        unsafe { kernels.merge(stream, store.shape(), &merge, plan.max_tokens() as u32) }
+            .map_err(kernel_error("merging"))
     }
 }

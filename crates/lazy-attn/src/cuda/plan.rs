@@ -117,6 +117,8 @@ pub struct DevicePlan {
     parts: Array,
     rows: Array,
     block_ids: Array,
+    num_merges: Array,
+    merge_tokens: Array,
     merge_begin: Array,
     merge_slots: Array,
     writes: Array,
@@ -139,6 +141,8 @@ impl DevicePlan {
             parts: Array::new(device, "parts of a plan", bounds.parts * 5)?,
             rows: Array::new(device, "rows of a plan", bounds.rows * 2)?,
             block_ids: Array::new(device, "block ids of a plan", bounds.block_ids)?,
+            num_merges: Array::new(device, "number of merges", 1)?,
+            merge_tokens: Array::new(device, "merged tokens of a plan", bounds.tokens)?,
             merge_begin: Array::new(device, "tokens of a plan", bounds.tokens + 1)?,
             merge_slots: Array::new(device, "merge entries of a plan", bounds.merge_slots)?,
             writes: Array::new(device, "writes of a plan", bounds.tokens * 5)?,
@@ -167,6 +171,8 @@ impl DevicePlan {
         })?;
         self.rows.write(device, &schedule.rows, |row: LaRow| [row.token, row.base])?;
         self.block_ids.write(device, &schedule.block_ids, |id| [id as i32])?;
+        self.num_merges.write(device, &[schedule.merge_tokens.len()], |count| [count as i32])?;
+        self.merge_tokens.write(device, &schedule.merge_tokens, |token| [token])?;
         self.merge_begin.write(device, &schedule.merge_begin, |begin| [begin])?;
         self.merge_slots.write(device, &schedule.merge_slots, |slot| [slot])?;
         self.writes.write(device, &schedule.writes, |write: LaWrite| {
@@ -197,6 +203,12 @@ impl DevicePlan {
         self.num_blocks_min
     }
 
+    /// Query tokens there is room for.
+    #[must_use]
+    pub fn max_tokens(&self) -> usize {
+        self.bounds.tokens
+    }
+
     pub(super) fn num_slots(&self) -> u32 {
         self.num_slots
     }
@@ -214,6 +226,8 @@ impl DevicePlan {
             parts: self.parts.address(device),
             block_ids: self.block_ids.address(device),
             rows: self.rows.address(device),
+            num_merges: self.num_merges.address(device),
+            merge_tokens: self.merge_tokens.address(device),
             merge_begin: self.merge_begin.address(device),
             merge_slots: self.merge_slots.address(device),
         }

@@ -47,7 +47,9 @@ pub struct Schedule {
     pub rows: Vec<LaRow>,
     /// Block lists of all parts.
     pub block_ids: Vec<u32>,
-    /// Where each token's merge list begins, and where the last one ends.
+    /// Tokens that no item finishes.
+    pub merge_tokens: Vec<i32>,
+    /// Where the merge list of each of them begins, and where the last one ends.
     pub merge_begin: Vec<i32>,
     /// Merge lists.
     pub merge_slots: Vec<i32>,
@@ -163,14 +165,19 @@ impl Schedule {
 
     fn add_merge_lists(&mut self, plan: &Plan, slots: &[PieceSlots]) {
         self.merge_begin.push(0);
-        for token in 0..plan.num_tokens() as usize {
-            for &slot in plan.merge_list(token) {
+        for token in 0..plan.num_tokens() {
+            let first_entry = self.merge_slots.len();
+            for &slot in plan.merge_list(token as usize) {
                 let item = plan.items().partition_point(|item| item.first_slot <= slot) - 1;
                 let row = (slot - plan.items()[item].first_slot) as i32;
-                let piece_slot = |&first: &i32| if first == WRITES_OUTPUT { first } else { first + row };
-                self.merge_slots.extend(slots[item].iter().map(piece_slot));
+                let pieces = slots[item].iter().filter(|&&first| first != WRITES_OUTPUT);
+                self.merge_slots.extend(pieces.map(|first| first + row));
             }
-            self.merge_begin.push(self.merge_slots.len() as i32);
+            // No entry: an item has finished the token, unless nothing reads for it at all.
+            if self.merge_slots.len() > first_entry || plan.merge_list(token as usize).is_empty() {
+                self.merge_tokens.push(token as i32);
+                self.merge_begin.push(self.merge_slots.len() as i32);
+            }
         }
     }
 }
