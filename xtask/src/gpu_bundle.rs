@@ -2,11 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Args;
 use serde_json::Value;
 
-use crate::ci::Outcome;
 use crate::kernels::{self, Fetch, IMAGE};
 use crate::shell;
 
@@ -41,9 +40,7 @@ pub(crate) struct BundleArguments {
 
 pub(crate) fn run(root: &Path, arguments: &BundleArguments) -> Result<()> {
     let fetch = if arguments.install { Fetch::IfMissing } else { Fetch::Never };
-    if let Outcome::Skipped(why) = kernels::check(root, fetch)? {
-        bail!("the kernels were not built: {why}");
-    }
+    println!("{}", kernels::build_image(root, fetch)?);
     let folder = root.join(FOLDER);
     std::fs::create_dir_all(&folder)?;
     let tests = build(root, &["test", "--test", "cuda"])?;
@@ -63,8 +60,8 @@ fn build(root: &Path, target: &[&str]) -> Result<PathBuf> {
     let messages = shell::read(command.args(["--message-format", "json-render-diagnostics"]))?;
     let parsed = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let built = parsed.filter(|message| message["target"]["name"] == "cuda");
-    let executables = built.filter_map(|message| message["executable"].as_str().map(PathBuf::from));
-    executables.last().with_context(|| format!("`cargo {}` built no executable", target.join(" ")))
+    let mut executables = built.filter_map(|message| message["executable"].as_str().map(PathBuf::from));
+    executables.next_back().with_context(|| format!("`cargo {}` built no executable", target.join(" ")))
 }
 
 fn strip(root: &Path, from: &Path, to: &Path) -> Result<()> {

@@ -12,6 +12,7 @@ use cudarc::driver::{CudaContext, CudaFunction, CudaStream, DeviceRepr, DriverEr
 use cudarc::nvrtc::Ptx;
 
 use crate::abi::{KvDtype, LaAppend, LaAttend, LaMerge};
+use crate::tile::TileClass;
 
 // SAFETY: plain data without references or padding, passed by value as the header of the kernels declares it.
 unsafe impl DeviceRepr for LaAttend {}
@@ -31,73 +32,6 @@ const RESERVED_BYTES: u32 = 1024;
 /// Threads of a copying or merging block; `kAppendThreads`, `32 * kMergeWarps`.
 const APPEND_THREADS: u32 = 256;
 const MERGE_WARPS: u32 = 4;
-
-/// A tile shape of the attend kernel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum TileClass {
-    /// Up to 16 rows (token, query head of a group): keys are split between warps.
-    N16,
-    /// Up to 64 rows: one warpgroup.
-    W64,
-    /// Up to 128 rows: two warpgroups.
-    W128,
-}
-
-impl TileClass {
-    /// Every class, smallest first.
-    pub const ALL: [TileClass; 3] = [TileClass::N16, TileClass::W64, TileClass::W128];
-
-    /// Most rows (token, query head of a group) of an item.
-    #[must_use]
-    pub fn max_rows(self) -> u32 {
-        match self {
-            TileClass::N16 => 16,
-            TileClass::W64 => 64,
-            TileClass::W128 => 128,
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            TileClass::N16 => "n16",
-            TileClass::W64 => "w64",
-            TileClass::W128 => "w128",
-        }
-    }
-
-    /// Threads of a block; where warpgroups trade registers, the copying warp has a whole one for itself.
-    fn threads(self, has_warpgroups: bool) -> u32 {
-        let computing = match self {
-            TileClass::N16 | TileClass::W64 => 128,
-            TileClass::W128 => 256,
-        };
-        computing + if has_warpgroups { 128 } else { 32 }
-    }
-
-    /// Shared memory besides the stages: the size of the kernel's struct, at most.
-    fn fixed_bytes(self, head_dim: u32) -> u32 {
-        match self {
-            TileClass::N16 => 4 * 8 * head_dim * 4 + 768,
-            TileClass::W64 | TileClass::W128 => 256,
-        }
-    }
-
-    /// Bytes of a stage of keys or values.
-    fn stage_bytes(self, head_dim: u32) -> u32 {
-        match self {
-            TileClass::N16 => 16384,
-            TileClass::W64 | TileClass::W128 => 128 * head_dim * 2,
-        }
-    }
-
-    /// Thread blocks that a multiprocessor should hold at once.
-    fn blocks_wanted(self) -> u32 {
-        match self {
-            TileClass::N16 => 2,
-            TileClass::W64 | TileClass::W128 => 1,
-        }
-    }
-}
 
 /// What an instantiation is compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -4,6 +4,7 @@
 //!
 //! * [`abi`]: the `#[repr(C)]` structs a kernel receives, mirrored in `kernels/abi/lazy_kernels.h`.
 //! * [`layout`]: where an element of a KV block lies: the pre-swizzled image a tensor core reads as it is.
+//! * [`tile`]: how many query rows a thread block takes at once.
 //! * `kernels` (feature `cuda`): loads the kernel image and launches its kernels.
 //! * `probe` (feature `cuda`): which devices this machine has, asked without needing one.
 
@@ -13,12 +14,14 @@ pub mod kernels;
 pub mod layout;
 #[cfg(feature = "cuda")]
 pub mod probe;
+pub mod tile;
 
 #[cfg(feature = "cuda")]
-pub use kernels::{AttendLaunch, KernelError, KernelShape, Kernels, Start, TileClass};
+pub use kernels::{AttendLaunch, KernelError, KernelShape, Kernels, Start};
 pub use layout::{BlockLayout, LayoutError};
 #[cfg(feature = "cuda")]
 pub use probe::{DeviceInfo, ProbeError, devices};
+pub use tile::TileClass;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use cudarc::driver::{CudaSlice, sys::CUevent_flags};
 use half::bf16;
-use lazy_attn::cuda::{CudaAttention, CudaDevice, CudaKvStore, DevicePlan, PlanBounds, Schedule};
-use lazy_attn::{AttnParams, KvDtype, KvLayout, PlanConfig, Planner, RopeTable};
+use lazy_attn::cuda::{CudaAttention, CudaDevice, CudaKvStore, DevicePlan, PlanBounds};
+use lazy_attn::{AttnParams, KvDtype, KvLayout, PlanConfig, Planner, RopeTable, Schedule};
 use lazy_attn_types::{BlockId, BlockSize, Position, Run, SegmentHandle, SegmentView, StepInput, TokenId};
 
 const NUM_Q_HEADS: u32 = 32;

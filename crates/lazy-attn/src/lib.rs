@@ -11,11 +11,12 @@
 //!
 //! * [`rope`]: rotation angles as fixed-point turns, exact at any position.
 //! * [`plan`]: from a step's flat arrays to work items grouped by segment; knows no tensor and no device.
+//! * [`schedule`]: a plan cut for the workers of a device.
 //! * `isa`: what the kernels need of an instruction set.
 //! * [`cpu`]: the KV store, and the kernels that write it ([`CpuAttention::append`]) and read it
 //!   ([`CpuAttention::attend`]).
 //! * [`error`]: what can go wrong.
-//! * `cuda`: plans cut for a device, and run there; feature `cuda`.
+//! * `cuda`: schedules run on a device; feature `cuda`.
 //! * `candle`: the same on candle tensors; feature `candle`.
 
 #[cfg(feature = "candle")]
@@ -27,11 +28,13 @@ pub mod error;
 mod isa;
 pub mod plan;
 pub mod rope;
+pub mod schedule;
 
 pub use cpu::{AttnParams, CpuAttention, CpuIsa, KvDtype, KvLayout, KvStore};
 pub use error::AttnError;
 pub use plan::{PartialsPer, Plan, PlanConfig, Planner};
 pub use rope::RopeTable;
+pub use schedule::{Schedule, Workers};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -19,6 +19,9 @@ use crate::shell;
 /// Compute capabilities with machine code in the fat binary.
 const ARCHITECTURES: [&str; 4] = ["80", "89", "90a", "120"];
 
+/// Those a full check compiles for: one with warpgroups, and one with the other way of everything.
+const CHECKED: [&str; 2] = ["80", "90a"];
+
 /// The capability whose PTX the driver compiles for devices without machine code.
 const PTX_ARCHITECTURE: &str = "80";
 
@@ -44,38 +47,53 @@ pub(crate) enum Fetch {
 
 pub(crate) fn run(root: &Path, arguments: &KernelArguments) -> Result<()> {
     let fetch = if arguments.install { Fetch::IfMissing } else { Fetch::Never };
-    match check(root, fetch)? {
-        Outcome::Passed(detail) => println!("{detail}"),
-        Outcome::Skipped(why) => println!("skipped: {why}"),
-    }
+    println!("{}", build_image(root, fetch)?);
     Ok(())
 }
 
-/// Builds the fat binary and compares its spills with the known ones; skipped where there is no compiler.
-pub(crate) fn check(root: &Path, fetch: Fetch) -> Result<Outcome> {
-    let toolchain = match Toolchain::find(root, fetch) {
-        Ok(toolchain) => toolchain,
-        Err(why) => return Ok(Outcome::Skipped(format!("{why:#}"))),
-    };
-    let usages = build(root, &toolchain)?;
+/// Builds [`IMAGE`] and compares its spills with the known ones; what it holds.
+pub(crate) fn build_image(root: &Path, fetch: Fetch) -> Result<String> {
+    let toolchain = Toolchain::find(root, fetch)?;
+    let done = check_with(root, &toolchain, &ARCHITECTURES)?;
+    let ptx = output(root, "ptx");
+    let mut command = toolchain.nvcc(root);
+    command
+        .arg(format!("-arch=compute_{PTX_ARCHITECTURE}"))
+        .arg("-ptx")
+        .arg(source(root))
+        .arg("-o")
+        .arg(&ptx);
+    shell::run(&mut command)?;
+    link(root, &toolchain, &ptx)?;
+    Ok(done)
+}
+
+/// Compiles every kernel and compares spills with the known ones; skipped where there can be no compiler.
+pub(crate) fn check(root: &Path) -> Result<Outcome> {
+    match Toolchain::find(root, Fetch::IfMissing) {
+        Ok(toolchain) => Ok(Outcome::Passed(check_with(root, &toolchain, &CHECKED)?)),
+        Err(why) => Ok(Outcome::Skipped(format!("{why:#}"))),
+    }
+}
+
+fn check_with(root: &Path, toolchain: &Toolchain, architectures: &[&str]) -> Result<String> {
+    let usages = compile_all(root, toolchain, architectures)?;
     resources::print(&usages);
     let path = root.join(SPILLS);
     let known = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     resources::check(&usages, &known)?;
-    let num_kernels = usages.len() / ARCHITECTURES.len();
-    Ok(Outcome::Passed(format!("{num_kernels} kernels for sm_{}", ARCHITECTURES.join(", sm_"))))
+    Ok(format!("{} kernels for sm_{}", usages.len() / architectures.len(), architectures.join(", sm_")))
 }
 
-/// Writes [`IMAGE`]; what the compiler said of every kernel.
-fn build(root: &Path, toolchain: &Toolchain) -> Result<Vec<Usage>> {
-    let out = root.join("target/kernels");
-    std::fs::create_dir_all(&out)?;
-    let source = out.join("all.cu");
+/// Compiles for every architecture; what the compiler said of every kernel.
+fn compile_all(root: &Path, toolchain: &Toolchain, architectures: &[&str]) -> Result<Vec<Usage>> {
+    let source = source(root);
+    std::fs::create_dir_all(root.join("target/kernels"))?;
     std::fs::write(&source, umbrella(&root.join("kernels"))?)?;
     let compile = |architecture: &str| compile(root, toolchain, &source, architecture);
     // Two at a time: a compiler takes one core, and machines of builds have few.
     let mut usages = Vec::new();
-    for pair in ARCHITECTURES.chunks(2) {
+    for pair in architectures.chunks(2) {
         let results: Vec<Result<Vec<Usage>>> = std::thread::scope(|scope| {
             let running: Vec<_> = pair.iter().map(|&arch| scope.spawn(move || compile(arch))).collect();
             let ended = running.into_iter().map(|thread| thread.join());
@@ -85,12 +103,15 @@ fn build(root: &Path, toolchain: &Toolchain) -> Result<Vec<Usage>> {
             usages.extend(result?);
         }
     }
-    let ptx = out.join("lazy_kernels.ptx");
-    let mut command = toolchain.nvcc(root);
-    command.arg(format!("-arch=compute_{PTX_ARCHITECTURE}")).arg("-ptx").arg(&source).arg("-o").arg(&ptx);
-    shell::run(&mut command)?;
-    link(root, toolchain, &ptx)?;
     Ok(usages)
+}
+
+fn source(root: &Path) -> PathBuf {
+    root.join("target/kernels/all.cu")
+}
+
+fn output(root: &Path, suffix: &str) -> PathBuf {
+    root.join(format!("target/kernels/lazy_kernels.{suffix}"))
 }
 
 /// A source that includes every kernel: they share one module, so that one load finds them all.
@@ -106,7 +127,7 @@ fn umbrella(folder: &Path) -> Result<String> {
 }
 
 fn cubin(root: &Path, architecture: &str) -> PathBuf {
-    root.join(format!("target/kernels/lazy_kernels.sm_{architecture}.cubin"))
+    output(root, &format!("sm_{architecture}.cubin"))
 }
 
 fn compile(root: &Path, toolchain: &Toolchain, source: &Path, architecture: &str) -> Result<Vec<Usage>> {

@@ -70,6 +70,19 @@ fn find_nvcc(root: &Path) -> Option<PathBuf> {
 fn install(root: &Path) -> Result<()> {
     println!("fetching nvcc into {}", folder(root).display());
     let mut pip = shell::tool(root, "python3");
-    pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--target"]).arg(folder(root)).args(WHEELS);
+    // A machine without a network should find out soon.
+    pip.args([
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--retries",
+        "1",
+        "--timeout",
+        "10",
+        "--target",
+    ]);
+    pip.arg(folder(root)).args(WHEELS);
     shell::run(&mut pip)
 }

@@ -8,8 +8,8 @@ use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DevicePtr, DevicePtrMut
 use lazy_attn_sys::abi::{DeviceAddress, LaAppend, LaAttend, LaMerge, LaPartials, LaRope};
 use lazy_attn_sys::{KernelError, KernelShape, Kernels, Start, TileClass};
 
-use super::{plan::DevicePlan, schedule::Workers, store::CudaKvStore};
-use crate::{cpu::AttnParams, error::AttnError};
+use super::{plan::DevicePlan, store::CudaKvStore};
+use crate::{cpu::AttnParams, error::AttnError, schedule::Workers};
 
 /// A device, a stream on it, and the kernels.
 #[derive(Debug)]

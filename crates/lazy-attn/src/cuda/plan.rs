@@ -5,8 +5,8 @@ use lazy_attn_sys::TileClass;
 use lazy_attn_sys::abi::{DeviceAddress, LaItem, LaPart, LaPlan, LaRow, LaWork, LaWrite};
 
 use super::attention::{CudaDevice, device_error};
-use super::schedule::{ClassWork, Schedule};
 use crate::error::AttnError;
+use crate::schedule::{ClassWork, Schedule};
 
 /// Largest lengths of a schedule's arrays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,8 +4,8 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, OnceLock};
 
 use half::{bf16, f16};
-use lazy_attn::cuda::{CudaAttention, CudaDevice, CudaKvStore, DevicePlan, PlanBounds, Schedule};
-use lazy_attn::{AttnParams, KvDtype, KvLayout, Plan, PlanConfig, RopeTable};
+use lazy_attn::cuda::{CudaAttention, CudaDevice, CudaKvStore, DevicePlan, PlanBounds};
+use lazy_attn::{AttnParams, KvDtype, KvLayout, Plan, PlanConfig, RopeTable, Schedule};
 use lazy_attn_types::BlockSize;
 
 use crate::common::{LAYER, Rows, Scenario, Shape, inv_freq, scale};

@@ -1,0 +1,139 @@
+//! Schedules cover what their plans cover, once, in any cut.
+
+// Helpers outside test functions may unwrap too.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use common::{SHAPE, Scenario, Shape};
+use lazy_attn::schedule::{CUT_TOKENS, ClassWork};
+use lazy_attn::{Plan, PlanConfig, Schedule, Workers};
+use lazy_attn_sys::TileClass;
+use lazy_attn_sys::abi::{LaItem, WRITES_OUTPUT};
+use lazy_attn_types::BlockSize;
+
+fn scenario() -> Scenario {
+    let mut scenario = Scenario::new(Shape { group_size: 4, ..SHAPE }, &[700, 65, 64, 1, 300]);
+    for request in 0..9 {
+        scenario = scenario.request(
+            5 * request,
+            &[0, 1, 2, 3, 4][request as usize % 4..],
+            20 * request,
+            1 + request % 3,
+        );
+    }
+    scenario.request(0, &[4, 4], 0, 150)
+}
+
+fn plan_of(scenario: &Scenario) -> Plan {
+    let block_size = BlockSize::new(scenario.shape.block_size).unwrap();
+    scenario.plan(PlanConfig::cuda(block_size, 128 / scenario.shape.group_size))
+}
+
+fn workers(count: u32) -> Workers {
+    Workers { per_class: [count, count + 1, count + 2], group_size: 4 }
+}
+
+fn items(schedule: &Schedule) -> impl Iterator<Item = &LaItem> {
+    schedule.work.iter().flat_map(|work| &work.items)
+}
+
+/// How often each (token, distance to the segment's token 0, block list entry, key) is read.
+fn coverage(schedule: &Schedule) -> BTreeMap<(i32, i32, i32, i32), u32> {
+    let mut covered = BTreeMap::new();
+    for item in items(schedule) {
+        for part in &schedule.parts[item.part_begin as usize..item.part_end as usize] {
+            for row in &schedule.rows[item.row_begin as usize..item.row_end as usize] {
+                for key in part.key_begin..part.key_end {
+                    *covered.entry((row.token, row.base - part.start, part.first_block, key)).or_default() +=
+                        1;
+                }
+            }
+        }
+    }
+    covered
+}
+
+#[test]
+fn every_key_is_read_once_however_many_workers_there_are() {
+    let plan = plan_of(&scenario());
+    let whole = coverage(&Schedule::new(&plan, &workers(1)));
+    assert!(whole.len() > 10_000 && whole.values().all(|&count| count == 1));
+    for count in [2, 3, 7, 16, 33, 500] {
+        let schedule = Schedule::new(&plan, &workers(count));
+        assert!(coverage(&schedule) == whole, "{count} workers");
+        assert!(schedule.parts.iter().all(|part| part.key_begin.cast_unsigned() % CUT_TOKENS == 0));
+    }
+}
+
+#[test]
+fn every_item_belongs_to_one_worker_and_to_the_class_of_its_rows() {
+    for count in [1, 2, 5, 40] {
+        let schedule = Schedule::new(&plan_of(&scenario()), &workers(count));
+        for ((work, class), workers) in schedule.work.iter().zip(TileClass::ALL).zip(workers(count).per_class)
+        {
+            let ClassWork { items, worker_begin } = work;
+            if items.is_empty() {
+                continue;
+            }
+            assert_eq!(worker_begin.len() as u32, workers + 1);
+            assert!(worker_begin.is_sorted() && worker_begin[0] == 0);
+            assert_eq!(worker_begin[workers as usize] as usize, items.len());
+            assert!(items.iter().all(|item| 4 * (item.row_end - item.row_begin) as u32 <= class.max_rows()));
+        }
+    }
+}
+
+#[test]
+fn every_slot_is_written_once_and_merged_once_by_its_own_token() {
+    for count in [1, 2, 5, 40] {
+        let schedule = Schedule::new(&plan_of(&scenario()), &workers(count));
+        let mut owner = BTreeMap::new();
+        let mut finished = BTreeSet::new();
+        for item in items(&schedule) {
+            let rows = &schedule.rows[item.row_begin as usize..item.row_end as usize];
+            for (row, slot) in rows.iter().zip(item.first_slot..) {
+                if item.first_slot == WRITES_OUTPUT {
+                    assert!(finished.insert(row.token), "token {} is finished twice", row.token);
+                } else {
+                    assert_eq!(owner.insert(slot, row.token), None, "slot {slot} is written twice");
+                }
+            }
+        }
+        assert_eq!(owner.len() as u32, schedule.num_slots);
+        for (index, &token) in schedule.merge_tokens.iter().enumerate() {
+            let range = schedule.merge_begin[index] as usize..schedule.merge_begin[index + 1] as usize;
+            assert!(finished.insert(token), "token {token} is finished twice");
+            for slot in &schedule.merge_slots[range] {
+                assert_eq!(owner.remove(slot), Some(token), "slot {slot}");
+            }
+        }
+        assert!(owner.is_empty() && finished.len() as u32 == schedule.num_tokens);
+    }
+}
+
+#[test]
+fn workers_have_equal_shares_of_a_long_context() {
+    let scenario = Scenario::new(Shape { group_size: 4, ..SHAPE }, &[]).request(0, &[], 64 * 330 - 1, 1);
+    let schedule = Schedule::new(&plan_of(&scenario), &workers(33));
+    let work = &schedule.work[0];
+    let keys = |item: &LaItem| {
+        let parts = &schedule.parts[item.part_begin as usize..item.part_end as usize];
+        parts.iter().map(|part| part.key_end - part.key_begin).sum::<i32>()
+    };
+    let shares: Vec<i32> = (0..33)
+        .map(|worker| {
+            let range = work.worker_begin[worker] as usize..work.worker_begin[worker + 1] as usize;
+            work.items[range].iter().map(keys).sum()
+        })
+        .collect();
+    assert!(shares.iter().all(|share| (share - 640).abs() <= CUT_TOKENS.cast_signed()), "{shares:?}");
+}
+
+#[test]
+fn an_empty_plan_has_no_work() {
+    let schedule = Schedule::new(&plan_of(&Scenario::new(SHAPE, &[5])), &workers(8));
+    assert!(schedule.work.iter().all(|work| work.num_workers() == 0) && schedule.merge_tokens.is_empty());
+}
