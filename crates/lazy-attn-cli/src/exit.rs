@@ -13,6 +13,7 @@
 use std::error::Error;
 use std::fmt::Display;
 use std::io;
+use std::iter;
 use std::process::ExitCode;
 
 use lazy_attn_engine::EngineError;
@@ -140,6 +141,7 @@ impl From<ServeError> for Failure {
             ServeError::NotLoopback { .. }
             | ServeError::Bind { .. }
             | ServeError::Keys { .. }
+            | ServeError::Tls { .. }
             | ServeError::ShortSecret { .. } => Exit::Usage,
             _ => Exit::Internal,
         };
@@ -157,6 +159,12 @@ impl From<ClientError> for Failure {
 impl From<Status> for Failure {
     /// The code that the same mistake has without a server.
     fn from(status: Status) -> Failure {
+        // What the server answers has no source: this one is made here, of a connection that broke.
+        if let Some(source) = status.source() {
+            let causes: Vec<_> = iter::successors(Some(source), |error| (*error).source()).collect();
+            let causes: Vec<_> = causes.iter().map(ToString::to_string).collect();
+            return Failure::new(Exit::Server, format!("the connection failed: {}", causes.join(": ")));
+        }
         let details = status.get_error_details();
         let reason = details.error_info().map_or("", |info| info.reason.as_str());
         let exit = match (status.code(), reason) {
@@ -196,6 +204,14 @@ mod tests {
             assert_eq!(Failure::from(status).exit, Failure::from(error.clone()).exit, "{error}");
         }
         assert_eq!(Failure::from(Status::unavailable("x")).exit, Exit::Server);
+    }
+
+    #[test]
+    fn a_connection_that_broke_is_no_answer_of_the_server() {
+        let broken = io::Error::new(io::ErrorKind::InvalidData, "received fatal alert: CertificateRequired");
+        let failure = Failure::from(Status::from_error(broken.into()));
+        assert_eq!(failure.exit, Exit::Server);
+        assert!(failure.line().unwrap().ends_with("CertificateRequired"));
     }
 
     #[test]

@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::{fs, io};
 
-use lazy_attn_proto::{Client, ClientOptions, v1};
+use lazy_attn_proto::{Client, ClientIdentity, ClientOptions, ClientTls, v1};
 use lazy_attn_server::convert::Collector;
+use lazy_attn_server::{Authorities, Identity};
 use tokio::runtime::{self, Runtime};
 
 use crate::args::RemoteArgs;
@@ -38,12 +39,24 @@ pub(crate) fn runtime() -> io::Result<Runtime> {
 /// A connection to a server.
 ///
 /// # Errors
-/// [`Exit::Usage`](crate::exit::Exit) for a key that cannot be read or an address that is none,
+/// [`Exit::Usage`](crate::exit::Exit) for files that cannot be used or an address that is none,
 /// [`Exit::Server`](crate::exit::Exit) if nobody answers.
 pub(crate) async fn connect(server: &RemoteArgs) -> Result<Client, Failure> {
     let api_key = server.key_file.as_deref().map(read_key).transpose()?;
-    let options = ClientOptions { url: server.url().to_owned(), api_key };
+    let options = ClientOptions { url: server.url().to_owned(), api_key, tls: tls(server)? };
     Ok(Client::connect(options).await?)
+}
+
+fn tls(server: &RemoteArgs) -> Result<Option<ClientTls>, Failure> {
+    let Some(authorities) = &server.tls_ca else { return Ok(None) };
+    let authority_pem = Authorities::load(authorities)?.into_pem();
+    let identity = server.tls_client_cert.as_deref().zip(server.tls_client_key.as_deref());
+    let identity = identity.map(|(certificate, key)| Identity::load(certificate, key)).transpose()?;
+    let identity = identity.map(|identity| {
+        let (certificate_pem, key_pem) = identity.into_pem();
+        ClientIdentity { certificate_pem, key_pem }
+    });
+    Ok(Some(ClientTls { authority_pem, identity }))
 }
 
 fn read_key(path: &Path) -> Result<String, Failure> {

@@ -39,7 +39,7 @@ fn serve(arguments: &[&str]) -> Served {
 
 impl Served {
     async fn client(&self, api_key: Option<&str>) -> Client {
-        let options = ClientOptions { url: self.url.clone(), api_key: api_key.map(str::to_owned) };
+        let options = ClientOptions { url: self.url.clone(), api_key: api_key.map(str::to_owned), tls: None };
         Client::connect(options).await.unwrap()
     }
 

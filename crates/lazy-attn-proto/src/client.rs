@@ -5,7 +5,7 @@ use std::time::Duration;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Request, Status, Streaming};
 
 use crate::MAX_MESSAGE_BYTES;
@@ -26,12 +26,54 @@ pub struct ClientOptions {
     pub url: String,
     /// The caller's API key, for a server that wants one.
     pub api_key: Option<String>,
+    /// What is needed for an address with `https`.
+    pub tls: Option<ClientTls>,
+}
+
+/// What an encrypted connection needs.
+#[derive(Debug, Clone)]
+pub struct ClientTls {
+    /// Certificates in PEM of the authorities, one of which signed the server's.
+    pub authority_pem: Vec<u8>,
+    /// Who the client is, for a server that asks.
+    pub identity: Option<ClientIdentity>,
+}
+
+/// A client's certificate and its key.
+#[derive(Clone)]
+pub struct ClientIdentity {
+    /// The certificate with its chain, leaf first, in PEM.
+    pub certificate_pem: Vec<u8>,
+    /// Its private key in PEM.
+    pub key_pem: Vec<u8>,
+}
+
+impl std::fmt::Debug for ClientIdentity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ClientIdentity(..)")
+    }
+}
+
+impl ClientTls {
+    fn config(self) -> ClientTlsConfig {
+        let config = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(self.authority_pem));
+        match self.identity {
+            Some(ClientIdentity { certificate_pem, key_pem }) => {
+                config.identity(Identity::from_pem(certificate_pem, key_pem))
+            }
+            None => config,
+        }
+    }
 }
 
 impl std::fmt::Debug for ClientOptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let api_key = self.api_key.as_ref().map(|_| "..");
-        f.debug_struct("ClientOptions").field("url", &self.url).field("api_key", &api_key).finish()
+        f.debug_struct("ClientOptions")
+            .field("url", &self.url)
+            .field("api_key", &api_key)
+            .field("tls", &self.tls)
+            .finish()
     }
 }
 
@@ -50,6 +92,26 @@ pub enum ClientError {
     /// The key cannot be sent.
     #[error("the API key has a character that a header cannot carry; use printable ASCII")]
     Key,
+    /// Certificates were given for an address that does without.
+    #[error("{url} is not encrypted although certificates are given; write https, or leave them out")]
+    NotEncrypted {
+        /// The address.
+        url: String,
+    },
+    /// Nobody says whose signature on the server's certificate is believed.
+    #[error("{url} is encrypted; name the authority that signed the server's certificate (--tls-ca FILE)")]
+    NoAuthority {
+        /// The address.
+        url: String,
+    },
+    /// The certificates or the key cannot be used.
+    #[error("the certificates or the key for {url} cannot be used")]
+    Tls {
+        /// The address.
+        url: String,
+        /// What is wrong with them.
+        source: tonic::transport::Error,
+    },
     /// Nobody answered.
     #[error("no server answers at {url}")]
     Connect {
@@ -88,11 +150,12 @@ impl Client {
     /// # Errors
     /// [`ClientError`] for an address or key that cannot be used, or when nobody answers.
     pub async fn connect(options: ClientOptions) -> Result<Client, ClientError> {
-        let ClientOptions { url, api_key } = options;
+        let ClientOptions { url, api_key, tls } = options;
         let bearer = Bearer(api_key.map(|key| bearer_value(&key)).transpose()?);
         let endpoint = Endpoint::from_shared(url.clone())
             .map_err(|source| ClientError::Address { url: url.clone(), source })?
             .connect_timeout(CONNECT_TIMEOUT);
+        let endpoint = encrypt(endpoint, &url, tls)?;
         let channel = endpoint.connect().await.map_err(|source| ClientError::Connect { url, source })?;
         let transport = InterceptedService::new(channel, bearer);
         let generation = GenerationServiceClient::new(transport.clone())
@@ -131,6 +194,19 @@ impl Client {
     /// The server's status.
     pub async fn load(&mut self) -> Result<GetLoadResponse, Status> {
         Ok(self.engine.get_load(GetLoadRequest {}).await?.into_inner())
+    }
+}
+
+fn encrypt(endpoint: Endpoint, url: &str, tls: Option<ClientTls>) -> Result<Endpoint, ClientError> {
+    let is_encrypted = endpoint.uri().scheme_str() == Some("https");
+    match (is_encrypted, tls) {
+        (false, None) => Ok(endpoint),
+        (true, Some(tls)) => {
+            let endpoint = endpoint.tls_config(tls.config());
+            endpoint.map_err(|source| ClientError::Tls { url: url.to_owned(), source })
+        }
+        (true, None) => Err(ClientError::NoAuthority { url: url.to_owned() }),
+        (false, Some(_)) => Err(ClientError::NotEncrypted { url: url.to_owned() }),
     }
 }
 

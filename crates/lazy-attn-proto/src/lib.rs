@@ -12,7 +12,7 @@ mod limits;
 pub mod v1;
 
 #[cfg(feature = "grpc")]
-pub use client::{Client, ClientError, ClientOptions};
+pub use client::{Client, ClientError, ClientIdentity, ClientOptions, ClientTls};
 pub use json::{JsonError, from_json, to_json};
 pub use limits::MAX_MESSAGE_BYTES;
 pub use v1::FILE_DESCRIPTOR_SET;

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 /// Why a server did not start or ended early.
 #[derive(Debug, thiserror::Error)]
@@ -10,7 +11,7 @@ pub enum ServeError {
     /// The address can be reached from other machines, and nobody said that this is wanted.
     #[error(
         "{address} can be reached from other machines and the connection is not encrypted; bind a loopback address, \
-         or allow it with --insecure-bind"
+         encrypt with --tls-cert and --tls-key, or allow it with --insecure-bind"
     )]
     NotLoopback {
         /// The address.
@@ -23,6 +24,14 @@ pub enum ServeError {
         address: SocketAddr,
         /// Why.
         source: io::Error,
+    },
+    /// A certificate or key cannot be used.
+    #[error("{} {problem}", file.display())]
+    Tls {
+        /// Where it stands.
+        file: PathBuf,
+        /// What is wrong, after the file's name.
+        problem: String,
     },
     /// A line of the file of API keys cannot be used.
     #[error("line {line} of the API keys: {problem}")]

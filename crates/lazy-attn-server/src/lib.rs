@@ -16,7 +16,7 @@ pub mod status;
 pub mod tenants;
 
 pub use error::ServeError;
-pub use grpc::{Exposure, Reflection, Server, ServerOptions, bind};
+pub use grpc::{Authorities, Exposure, Identity, Reflection, Server, ServerOptions, ServerTls, bind};
 pub use metrics::{Metrics, serve_metrics};
 pub use tenants::{ApiKeys, TenantSecret, Tenants};
 

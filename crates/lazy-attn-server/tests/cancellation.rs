@@ -115,7 +115,7 @@ impl Trial {
     async fn cut_by_a_reset(&mut self) {
         let tunnel = Tunnel::to(&self.rig.url).await;
         for _ in 0..NUM_RESET {
-            let options = ClientOptions { url: tunnel.url.clone(), api_key: None };
+            let options = ClientOptions { url: tunnel.url.clone(), ..ClientOptions::default() };
             let mut client = Client::connect(options).await.unwrap();
             let mut stream = client.generate(self.request(), None).await.unwrap();
             self.advance().await;

@@ -268,7 +268,8 @@ async fn metrics_are_served_alone_and_to_any_number_of_scrapers() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_drains_says_what_it_refused() {
     let mut rig = start(Options::default()).await;
-    let mut client = Client::connect(ClientOptions { url: rig.url.clone(), api_key: None }).await.unwrap();
+    let mut client =
+        Client::connect(ClientOptions { url: rig.url.clone(), ..ClientOptions::default() }).await.unwrap();
     rig.latch.shut();
     let mut last = client.generate(request(&[], &[1, 2], 3), None).await.unwrap();
     admitted(&mut last).await;

@@ -95,7 +95,7 @@ async fn a_drain_refuses_the_new_finishes_the_old_and_ends() {
     }
     assert!(has_done);
     timeout(PATIENCE, &mut rig.serving).await.unwrap().unwrap().unwrap();
-    let options = ClientOptions { url: rig.url.clone(), api_key: None };
+    let options = ClientOptions { url: rig.url.clone(), ..ClientOptions::default() };
     assert!(Client::connect(options).await.is_err(), "somebody still listens");
 }
 

@@ -15,6 +15,15 @@ pub(crate) struct RemoteArgs {
     /// File with the API key for the server
     #[arg(long, value_name = "FILE", requires = "server")]
     pub(crate) key_file: Option<PathBuf>,
+    /// File with certificates in PEM of the authorities that a server with https is believed to be signed by
+    #[arg(long, value_name = "FILE", requires = "server")]
+    pub(crate) tls_ca: Option<PathBuf>,
+    /// File with this client's certificate and its chain in PEM, for a server that asks for one
+    #[arg(long, value_name = "FILE", requires_all = ["tls_ca", "tls_client_key"])]
+    pub(crate) tls_client_cert: Option<PathBuf>,
+    /// File with the private key of --tls-client-cert in PEM
+    #[arg(long, value_name = "FILE", requires = "tls_client_cert")]
+    pub(crate) tls_client_key: Option<PathBuf>,
 }
 
 /// Where `serve` listens unless it is told otherwise.

@@ -7,7 +7,8 @@ use std::path::Path;
 use lazy_attn_engine::EngineConfig;
 use lazy_attn_server::convert::{Defaults, Limits};
 use lazy_attn_server::{
-    ApiKeys, Exposure, Reflection, Server, ServerOptions, TenantSecret, Tenants, bind, serve_metrics,
+    ApiKeys, Authorities, Exposure, Identity, Reflection, Server, ServerOptions, ServerTls, TenantSecret,
+    Tenants, bind, serve_metrics,
 };
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -26,10 +27,16 @@ pub(crate) fn serve(engine: &EngineArgs, args: &ServeArgs) -> Result<Exit, Failu
     let tenants = tenants(args)?;
     let runtime = Runtime::new()?;
     let address = SocketAddr::new(args.host, args.grpc_port);
-    let exposure = if args.insecure_bind { Exposure::Anywhere } else { Exposure::LoopbackOnly };
-    let listener = runtime.block_on(bind(address, exposure))?;
+    let tls = tls(args)?;
+    let exposed = exposure(args.insecure_bind || tls.is_some());
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let listener = runtime.block_on(bind(address, exposed))?;
     let metrics_listener = match args.metrics_port {
-        Some(port) => Some(runtime.block_on(bind(SocketAddr::new(args.host, port), exposure))?),
+        Some(port) => {
+            let address = SocketAddr::new(args.metrics_host, port);
+            // Metrics are never encrypted, so certificates are no leave to show them to other machines.
+            Some(runtime.block_on(bind(address, exposure(args.insecure_bind)))?)
+        }
         None => None,
     };
     let is_described = args.host.is_loopback() || args.grpc_reflection;
@@ -43,6 +50,7 @@ pub(crate) fn serve(engine: &EngineArgs, args: &ServeArgs) -> Result<Exit, Failu
             chat: session.templates.clone(),
             tenants,
             reflection: if is_described { Reflection::Serve } else { Reflection::Omit },
+            tls,
             metrics: session.metrics.clone(),
         },
     )?;
@@ -58,7 +66,7 @@ pub(crate) fn serve(engine: &EngineArgs, args: &ServeArgs) -> Result<Exit, Failu
         None => String::new(),
     };
     let ready = format!(
-        "ready: model {}, {} threads, KV {kv_tokens} tokens, {metrics}gRPC on http://{}",
+        "ready: model {}, {} threads, KV {kv_tokens} tokens, {metrics}gRPC on {scheme}://{}",
         session.model.name,
         session.model.num_threads,
         listener.local_addr()?
@@ -136,6 +144,24 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+fn exposure(is_allowed: bool) -> Exposure {
+    if is_allowed { Exposure::Anywhere } else { Exposure::LoopbackOnly }
+}
+
+fn tls(args: &ServeArgs) -> Result<Option<ServerTls>, Failure> {
+    match (&args.tls_cert, &args.tls_key, &args.tls_client_ca) {
+        (None, None, None) => Ok(None),
+        (Some(certificate), Some(key), authorities) => Ok(Some(ServerTls {
+            identity: Identity::load(certificate, key)?,
+            client_authorities: authorities.as_deref().map(Authorities::load).transpose()?,
+        })),
+        (certificate, ..) => {
+            let missing = if certificate.is_none() { "--tls-cert" } else { "--tls-key" };
+            Err(Failure::usage(format!("an encrypted server needs {missing} FILE as well")))
         }
     }
 }

@@ -21,6 +21,18 @@ pub(crate) struct ServeArgs {
     /// Port that answers `GET /metrics` for Prometheus, without a key; off unless given, 0 takes any free one
     #[arg(long, value_name = "PORT")]
     pub(crate) metrics_port: Option<u16>,
+    /// Address that the port of metrics is on; they are never encrypted
+    #[arg(long, value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    pub(crate) metrics_host: IpAddr,
+    /// File with the server's certificate and its chain in PEM, leaf first; connections are encrypted
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// File with the certificate's private key in PEM
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// File with certificates of authorities in PEM; only clients with a certificate of theirs may connect
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tls_client_ca: Option<PathBuf>,
     /// Listen on an address that other machines can reach, although nothing is encrypted
     #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false,
           default_missing_value = "true", action = ArgAction::Set, value_name = "BOOL")]

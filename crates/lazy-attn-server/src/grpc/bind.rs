@@ -12,7 +12,7 @@ pub enum Exposure {
     /// From this machine.
     #[default]
     LoopbackOnly,
-    /// From anywhere, although nothing is encrypted.
+    /// From anywhere: connections are encrypted, or somebody said that they need not be.
     Anywhere,
 }
 

@@ -19,6 +19,7 @@ use super::engine::EngineApi;
 use super::gate::Gate;
 use super::generation::{GenerationApi, Intake};
 use super::slots::IntakeSlots;
+use super::tls::ServerTls;
 use crate::convert::{ChatRenderer, Defaults, Limits};
 use crate::{Metrics, ServeError, Tenants};
 
@@ -56,6 +57,8 @@ pub struct ServerOptions {
     pub tenants: Tenants,
     /// Whether the API describes itself.
     pub reflection: Reflection,
+    /// What connections are encrypted with; `None` leaves them as they are.
+    pub tls: Option<ServerTls>,
     /// Counts the requests that do not reach the engine; the engine's own observer counts the others.
     pub metrics: Arc<Metrics>,
 }
@@ -71,9 +74,10 @@ impl Server {
     /// A server over `handle`.
     ///
     /// # Errors
-    /// [`ServeError::Reflection`] if the API cannot be described.
+    /// [`ServeError::Reflection`] if the API cannot be described, [`ServeError::Transport`] if the certificates cannot be
+    /// used.
     pub fn new(handle: EngineHandle, options: ServerOptions) -> Result<Server, ServeError> {
-        let ServerOptions { model, limits, defaults, chat, tenants, reflection, metrics } = options;
+        let ServerOptions { model, limits, defaults, chat, tenants, reflection, tls, metrics } = options;
         let gate = Gate::new();
         let engine = EngineApi {
             handle: handle.clone(),
@@ -97,7 +101,11 @@ impl Server {
             Reflection::Omit => None,
         };
         let (health, health_service) = health_reporter();
-        let router = tonic::transport::Server::builder()
+        let mut builder = tonic::transport::Server::builder();
+        if let Some(tls) = tls {
+            builder = builder.tls_config(tls.config())?;
+        }
+        let router = builder
             .http2_max_header_list_size(MAX_HEADER_BYTES)
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .add_service(health_service)

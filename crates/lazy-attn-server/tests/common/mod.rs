@@ -16,7 +16,8 @@ use lazy_attn_proto::v1::{self, generate_response::Event, inline_document, part}
 use lazy_attn_proto::{Client, ClientOptions};
 use lazy_attn_server::convert::{ChatPrompt, ChatRenderer, Collector, Defaults, Limits};
 use lazy_attn_server::{
-    ApiKeys, Exposure, Metrics, Reflection, ServeError, Server, ServerOptions, TenantSecret, Tenants, bind,
+    ApiKeys, Exposure, Metrics, Reflection, ServeError, Server, ServerOptions, ServerTls, TenantSecret,
+    Tenants, bind,
 };
 use lazy_attn_testkit::{FakeConfig, FakeExecutor, FakeProbe, Part};
 use lazy_attn_types::{
@@ -153,6 +154,7 @@ pub(crate) struct Options {
     pub(crate) engine: EngineConfig,
     pub(crate) executor: FakeConfig,
     pub(crate) keys: Option<ApiKeys>,
+    pub(crate) tls: Option<ServerTls>,
     /// The system's clock unless given.
     pub(crate) clock: Option<Arc<dyn Clock>>,
 }
@@ -210,6 +212,7 @@ pub(crate) async fn start_over(inner: Box<dyn Executor>, options: Options) -> Ri
     let engine = Engine::start(parts, options.engine).unwrap();
     let handle = engine.handle();
     let secret = TenantSecret::from_bytes(&[3; 32]).unwrap();
+    let scheme = if options.tls.is_some() { "https" } else { "http" };
     let server = Server::new(
         handle.clone(),
         ServerOptions {
@@ -219,12 +222,13 @@ pub(crate) async fn start_over(inner: Box<dyn Executor>, options: Options) -> Ri
             chat: Arc::new(NoChat),
             tenants: Tenants::new(secret, options.keys),
             reflection: Reflection::Serve,
+            tls: options.tls,
             metrics: Arc::clone(&metrics),
         },
     )
     .unwrap();
     let listener = bind("127.0.0.1:0".parse().unwrap(), Exposure::LoopbackOnly).await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
+    let url = format!("{scheme}://{}", listener.local_addr().unwrap());
     let (drain, draining) = oneshot::channel();
     let serving = tokio::spawn(server.serve(listener, async {
         let _ = draining.await;
@@ -247,7 +251,7 @@ impl Rig {
     }
 
     pub(crate) async fn client_of(&self, api_key: Option<&str>) -> Client {
-        let options = ClientOptions { url: self.url.clone(), api_key: api_key.map(str::to_owned) };
+        let options = ClientOptions { url: self.url.clone(), api_key: api_key.map(str::to_owned), tls: None };
         Client::connect(options).await.unwrap()
     }
 
