@@ -7,16 +7,19 @@ use prost::Message;
 use prost_build::Config;
 
 /// Enums whose JSON names `src/enum_names.rs` writes by hand: it accepts and prints short forms.
-const SHORT_ENUMS: [&str; 5] = [
+const SHORT_ENUMS: [&str; 7] = [
     ".lazyattn.v1.DocumentAttention",
     ".lazyattn.v1.FinishReason",
     ".lazyattn.v1.CacheOutcome",
     ".lazyattn.v1.Role",
     ".lazyattn.v1.ServerState",
+    ".lazyattn.v1.KvResidency",
+    ".lazyattn.v1.PrefillMode",
 ];
 
-const FILES: [&str; 3] = [
+const FILES: [&str; 4] = [
     "proto/lazyattn/v1/types.proto",
+    "proto/lazyattn/v1/document_service.proto",
     "proto/lazyattn/v1/generation_service.proto",
     "proto/lazyattn/v1/engine_service.proto",
 ];

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tokio_stream::StreamExt;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
@@ -9,11 +10,16 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 use tonic::{Request, Status, Streaming};
 
 use crate::MAX_MESSAGE_BYTES;
+use crate::v1::document_service_client::DocumentServiceClient;
 use crate::v1::engine_service_client::EngineServiceClient;
 use crate::v1::generation_service_client::GenerationServiceClient;
 use crate::v1::{
-    GenerateRequest, GenerateResponse, GetLoadRequest, GetLoadResponse, GetServerInfoRequest,
-    GetServerInfoResponse,
+    BatchPutDocumentsRequest, BatchPutDocumentsResponse, CountTokensRequest, CountTokensResponse,
+    DeleteDocumentRequest, Document, DrainRequest, DrainResponse, GenerateRequest, GenerateResponse,
+    GetDocumentRequest, GetLoadRequest, GetLoadResponse, GetModelRequest, GetModelResponse,
+    GetServerInfoRequest, GetServerInfoResponse, ListDocumentsRequest, ListDocumentsResponse,
+    ListModelsRequest, ListModelsResponse, PutDocumentRequest, PutDocumentResponse, UpdateDocumentRequest,
+    WatchKvEventsRequest, WatchKvEventsResponse,
 };
 
 /// How long a connection may take to come about.
@@ -141,6 +147,7 @@ type Transport = InterceptedService<Channel, Bearer>;
 #[derive(Debug, Clone)]
 pub struct Client {
     generation: GenerationServiceClient<Transport>,
+    documents: DocumentServiceClient<Transport>,
     engine: EngineServiceClient<Transport>,
 }
 
@@ -161,7 +168,10 @@ impl Client {
         let generation = GenerationServiceClient::new(transport.clone())
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
-        Ok(Client { generation, engine: EngineServiceClient::new(transport) })
+        let documents = DocumentServiceClient::new(transport.clone())
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        Ok(Client { generation, documents, engine: EngineServiceClient::new(transport) })
     }
 
     /// Starts `request`; dropping the stream cancels it. With a `timeout` the server ends it after that time.
@@ -178,6 +188,102 @@ impl Client {
             request.set_timeout(timeout);
         }
         Ok(self.generation.generate(request).await?.into_inner())
+    }
+
+    /// What a prompt would take and find, without running it.
+    ///
+    /// # Errors
+    /// The server's status.
+    pub async fn count_tokens(&mut self, request: CountTokensRequest) -> Result<CountTokensResponse, Status> {
+        Ok(self.generation.count_tokens(request).await?.into_inner())
+    }
+
+    /// Registers a document.
+    ///
+    /// # Errors
+    /// The server's status.
+    pub async fn put_document(&mut self, request: PutDocumentRequest) -> Result<PutDocumentResponse, Status> {
+        Ok(self.documents.put_document(request).await?.into_inner())
+    }
+
+    /// Registers many documents; the answers come in the order of `requests`.
+    ///
+    /// # Errors
+    /// The server's status if it refused the stream; what becomes of each document is in its answer.
+    pub async fn batch_put_documents(
+        &mut self,
+        requests: impl tokio_stream::Stream<Item = PutDocumentRequest> + Send + 'static,
+    ) -> Result<Streaming<BatchPutDocumentsResponse>, Status> {
+        let requests = requests.map(|request| BatchPutDocumentsRequest { request: Some(request) });
+        Ok(self.documents.batch_put_documents(requests).await?.into_inner())
+    }
+
+    /// The document `name`.
+    ///
+    /// # Errors
+    /// The server's status, `NOT_FOUND` if the caller's tenant has no such document.
+    pub async fn get_document(&mut self, name: &str) -> Result<Document, Status> {
+        let request = GetDocumentRequest { name: name.to_owned() };
+        self.documents.get_document(request).await?.into_inner().document.ok_or_else(no_document)
+    }
+
+    /// A page of documents.
+    ///
+    /// # Errors
+    /// The server's status.
+    pub async fn list_documents(
+        &mut self,
+        request: ListDocumentsRequest,
+    ) -> Result<ListDocumentsResponse, Status> {
+        Ok(self.documents.list_documents(request).await?.into_inner())
+    }
+
+    /// Changes what may change of a document.
+    ///
+    /// # Errors
+    /// The server's status.
+    pub async fn update_document(&mut self, request: UpdateDocumentRequest) -> Result<Document, Status> {
+        self.documents.update_document(request).await?.into_inner().document.ok_or_else(no_document)
+    }
+
+    /// Forgets a document.
+    ///
+    /// # Errors
+    /// The server's status.
+    pub async fn delete_document(&mut self, request: DeleteDocumentRequest) -> Result<(), Status> {
+        self.documents.delete_document(request).await.map(|_| ())
+    }
+
+    /// The models that requests may name.
+    ///
+    /// # Errors
+    /// The server's status.
+    pub async fn models(&mut self) -> Result<ListModelsResponse, Status> {
+        Ok(self.engine.list_models(ListModelsRequest {}).await?.into_inner())
+    }
+
+    /// The model `name`, `models/{model}`.
+    ///
+    /// # Errors
+    /// The server's status.
+    pub async fn model(&mut self, name: &str) -> Result<GetModelResponse, Status> {
+        Ok(self.engine.get_model(GetModelRequest { name: name.to_owned() }).await?.into_inner())
+    }
+
+    /// Which of the caller's documents are resident, now and from now on.
+    ///
+    /// # Errors
+    /// The server's status.
+    pub async fn watch_kv_events(&mut self) -> Result<Streaming<WatchKvEventsResponse>, Status> {
+        Ok(self.engine.watch_kv_events(WatchKvEventsRequest {}).await?.into_inner())
+    }
+
+    /// Asks the server to finish what it has and end.
+    ///
+    /// # Errors
+    /// The server's status, `PERMISSION_DENIED` unless the server was started to allow it.
+    pub async fn drain(&mut self) -> Result<DrainResponse, Status> {
+        Ok(self.engine.drain(DrainRequest {}).await?.into_inner())
     }
 
     /// Sizes and identity of the server.
@@ -208,6 +314,10 @@ fn encrypt(endpoint: Endpoint, url: &str, tls: Option<ClientTls>) -> Result<Endp
         (true, None) => Err(ClientError::NoAuthority { url: url.to_owned() }),
         (false, Some(_)) => Err(ClientError::NotEncrypted { url: url.to_owned() }),
     }
+}
+
+fn no_document() -> Status {
+    Status::internal("the server answered without a document")
 }
 
 fn bearer_value(key: &str) -> Result<MetadataValue<Ascii>, ClientError> {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::v1::{CacheOutcome, DocumentAttention, FinishReason, Role, ServerState};
+use crate::v1::{CacheOutcome, DocumentAttention, FinishReason, KvResidency, PrefillMode, Role, ServerState};
 
 /// What stands in JSON for an enum value.
 #[derive(Deserialize)]
@@ -49,4 +49,6 @@ short_names!(DocumentAttention, "DOCUMENT_ATTENTION_", [Block, Full]);
 short_names!(FinishReason, "FINISH_REASON_", [Stop, Length, StopText]);
 short_names!(CacheOutcome, "CACHE_OUTCOME_", [Hit, Miss, Joined]);
 short_names!(Role, "ROLE_", [System, User, Assistant]);
+short_names!(KvResidency, "KV_RESIDENCY_", [Pending, Device, Evicted]);
+short_names!(PrefillMode, "PREFILL_MODE_", [Eager, Async, Lazy]);
 short_names!(ServerState, "SERVER_STATE_", [Serving, Draining]);
