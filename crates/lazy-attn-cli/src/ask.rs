@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use lazy_attn_engine::{EngineHandle, Event, PartOutcome, RequestStream, ResolvedPart};
 use lazy_attn_proto::v1::{self, generate_response};
-use lazy_attn_server::convert::{Collector, Converted, Defaults, Limits, Reply, RequestConverter};
+use lazy_attn_server::convert::{
+    Collector, Converted, Defaults, Limits, NoDocuments, Reply, RequestConverter,
+};
 use lazy_attn_types::TenantSalt;
 
 use crate::exit::Failure;
@@ -26,6 +28,7 @@ pub(crate) fn convert(session: &Session, request: v1::GenerateRequest) -> Result
         limits: Limits::default(),
         defaults: Defaults::default(),
         chat: &*session.templates,
+        documents: &NoDocuments,
     };
     Ok(converter.convert(request, TenantSalt::SINGLE_USER)?)
 }
@@ -40,7 +43,7 @@ pub(crate) fn ask(
     verbosity: Verbosity,
     on_text: &mut dyn FnMut(&str) -> Result<(), Failure>,
 ) -> Result<v1::CollectedResponse, Failure> {
-    let Converted { request, reply } = convert(session, request)?;
+    let Converted { request, reply, .. } = convert(session, request)?;
     let handle = session.handle();
     let num_tokens_before = handle.stats().tokens_run;
     let mut stream = handle.submit(request)?;

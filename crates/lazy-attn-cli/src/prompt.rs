@@ -137,6 +137,7 @@ pub(crate) fn document_part(title: String, text: String) -> v1::Part {
         part: Some(part::Part::InlineDocument(v1::InlineDocument {
             source: Some(inline_document::Source::Text(text)),
             title,
+            ..v1::InlineDocument::default()
         })),
     }
 }

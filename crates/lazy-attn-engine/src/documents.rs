@@ -151,6 +151,16 @@ impl EngineHandle {
         self.ask(move |answerer| answerer.scheduler.unpin(key)).map(|_| ())
     }
 
+    /// Takes one pin away, soon; does nothing if there is none. Waits for nothing.
+    pub fn unpin_later(&self, key: SegmentKey) {
+        let question = move |answerer: &mut Answerer<'_>| {
+            // The only error is that there is no pin, which is what was asked for.
+            let _ = answerer.scheduler.unpin(key);
+        };
+        // An engine that is gone holds no pins.
+        let _ = self.send(Command::Ask(Question(Box::new(question))));
+    }
+
     /// What is resident now, and how it changes from now on. Waits for the running step.
     ///
     /// # Errors

@@ -15,6 +15,8 @@ pub mod v1;
 pub use client::{Client, ClientError, ClientIdentity, ClientOptions, ClientTls};
 pub use json::{JsonError, from_json, to_json};
 pub use limits::MAX_MESSAGE_BYTES;
+/// The well-known types in the fields of messages.
+pub use pbjson_types::{Duration, FieldMask, Timestamp};
 pub use v1::FILE_DESCRIPTOR_SET;
 
 #[cfg(doctest)]

@@ -2,7 +2,7 @@
 
 use lazy_attn_engine::Part;
 use lazy_attn_proto::{from_json, v1};
-use lazy_attn_server::convert::{ChatPrompt, ChatRenderer, Defaults, Limits, RequestConverter};
+use lazy_attn_server::convert::{ChatPrompt, ChatRenderer, Defaults, Limits, NoDocuments, RequestConverter};
 use lazy_attn_types::TenantSalt;
 
 struct NoChat;
@@ -15,6 +15,7 @@ impl ChatRenderer for NoChat {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let converter = RequestConverter {
+        documents: &NoDocuments,
         model: "example",
         limits: Limits::default(),
         defaults: Defaults::default(),

@@ -5,16 +5,19 @@
 //! * [`convert`]: messages to engine requests (validated), engine events to messages.
 //! * [`status`]: errors to gRPC statuses with machine-readable details.
 //! * [`tenants`]: API keys, and the salt that keeps one tenant's documents from another.
+//! * [`documents`]: documents as resources.
 //! * [`metrics`]: what the engine did, for Prometheus.
 //! * [`grpc`]: the services, deadlines, drain, and [`Server`] which puts them together.
 
 pub mod convert;
+pub mod documents;
 mod error;
 pub mod grpc;
 pub mod metrics;
 pub mod status;
 pub mod tenants;
 
+pub use documents::DocumentLimits;
 pub use error::ServeError;
 pub use grpc::{Authorities, Exposure, Identity, Reflection, Server, ServerOptions, ServerTls, bind};
 pub use metrics::{Metrics, serve_metrics};

@@ -6,6 +6,11 @@
 //! | a field is wrong | `INVALID_ARGUMENT` | `INVALID_FIELD` | `BadRequest` |
 //! | prompt and output exceed the context | `INVALID_ARGUMENT` | `CONTEXT_TOO_LONG` | `BadRequest`, numbers |
 //! | the KV memory could never hold it | `INVALID_ARGUMENT` | `KV_NEVER_FITS` | `BadRequest`, numbers |
+//! | the tenant has no such document | `NOT_FOUND` | `UNKNOWN_DOCUMENT` | `ResourceInfo` |
+//! | a document changed meanwhile | `ABORTED` | `ETAG_MISMATCH` | |
+//! | a document to delete is in use | `FAILED_PRECONDITION` | `DOCUMENT_IN_USE` | `PreconditionFailure` |
+//! | a bound on documents is reached | `RESOURCE_EXHAUSTED` | `DOCUMENT_QUOTA` | `QuotaFailure` |
+//! | pins would keep too much KV memory | `RESOURCE_EXHAUSTED` | `PIN_QUOTA` | `QuotaFailure`, numbers |
 //! | another model is loaded | `NOT_FOUND` | `UNKNOWN_MODEL` | `ResourceInfo` |
 //! | the queue is full | `RESOURCE_EXHAUSTED` | `QUEUE_FULL` | `QuotaFailure`, `RetryInfo` |
 //! | too many prompt tokens wait | `RESOURCE_EXHAUSTED` | `BACKLOG_FULL` | `QuotaFailure`, `RetryInfo` |
@@ -25,6 +30,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::convert::ConvertError;
+use crate::documents::DocumentError;
 
 /// The domain of every `ErrorInfo`.
 pub const ERROR_DOMAIN: &str = "lazyattn";
@@ -44,8 +50,36 @@ pub fn of_convert_error(error: &ConvertError) -> Status {
             details.set_resource_info("model", given, "", &message);
             status(Code::NotFound, message, details)
         }
+        ConvertError::UnknownDocument { name, .. } => unknown_document(name, message),
         _ => invalid("INVALID_FIELD", error.path(), message, &[]),
     }
+}
+
+/// The status of a document that the registry refused.
+#[must_use]
+pub fn of_document_error(error: &DocumentError) -> Status {
+    let message = error.to_string();
+    match error {
+        DocumentError::Field { field, .. } => invalid("INVALID_FIELD", field, message, &[]),
+        DocumentError::NotFound { name } => unknown_document(name, message),
+        DocumentError::EtagMismatch { .. } => status(Code::Aborted, message, info("ETAG_MISMATCH", &[])),
+        DocumentError::InUse { name, num_users } => {
+            let mut details = info("DOCUMENT_IN_USE", &[("num_users", *num_users)]);
+            details.add_precondition_failure_violation("IN_USE", name, &message);
+            status(Code::FailedPrecondition, message, details)
+        }
+        DocumentError::Quota { what, .. } => {
+            let mut details = info("DOCUMENT_QUOTA", &[]);
+            details.add_quota_failure_violation(*what, &message);
+            status(Code::ResourceExhausted, message, details)
+        }
+    }
+}
+
+fn unknown_document(name: &str, message: String) -> Status {
+    let mut details = info("UNKNOWN_DOCUMENT", &[]);
+    details.set_resource_info("document", name, "", &message);
+    status(Code::NotFound, message, details)
 }
 
 /// The status of a request that the engine refused or ended.
@@ -74,6 +108,16 @@ pub fn of_engine_error(error: &EngineError) -> Status {
         }
         EngineError::DeadlineExceeded { .. } => {
             status(Code::DeadlineExceeded, message, info("DEADLINE_PASSED", &[]))
+        }
+        EngineError::PinBound { needed_blocks, pinned_blocks, max_blocks } => {
+            let numbers = [
+                ("needed_blocks", *needed_blocks),
+                ("pinned_blocks", *pinned_blocks),
+                ("max_blocks", *max_blocks),
+            ];
+            let mut details = info("PIN_QUOTA", &numbers);
+            details.add_quota_failure_violation("pinned KV blocks", &message);
+            status(Code::ResourceExhausted, message, details)
         }
         EngineError::ShutDown => unavailable("SHUT_DOWN", message),
         _ => internal("EXECUTOR_FAILED", message),

@@ -119,6 +119,13 @@ pub struct Tenants(Arc<(TenantSecret, Option<ApiKeys>)>);
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Caller(pub(crate) TenantSalt);
 
+impl Caller {
+    /// The caller of a request that came through [`Tenants`].
+    pub(crate) fn of<T>(request: &Request<T>) -> Result<TenantSalt, Status> {
+        request.extensions().get::<Caller>().map(|caller| caller.0).ok_or_else(status::wrong_api_key)
+    }
+}
+
 impl Tenants {
     /// Without `keys` everybody who reaches the server is one tenant.
     #[must_use]

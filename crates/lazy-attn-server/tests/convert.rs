@@ -5,7 +5,8 @@
 use lazy_attn_engine::{CacheUse, GenerateRequest, Part, PartContent};
 use lazy_attn_proto::{from_json, v1};
 use lazy_attn_server::convert::{
-    ChatPrompt, ChatRenderer, ConvertError, Converted, Defaults, Limits, RequestConverter, TokenIdsInReply,
+    ChatPrompt, ChatRenderer, ConvertError, Converted, Defaults, Limits, NoDocuments, RequestConverter,
+    TokenIdsInReply,
 };
 use lazy_attn_types::sampling::EndTokens;
 use lazy_attn_types::{AttentionMode, TenantSalt, TokenId};
@@ -28,6 +29,7 @@ fn convert(request: &Value) -> Result<Converted, ConvertError> {
         limits: Limits { max_part_bytes: 64, max_prompt_bytes: 100, ..Limits::default() },
         defaults: Defaults::default(),
         chat: &PlainChat,
+        documents: &NoDocuments,
     };
     let request: v1::GenerateRequest = from_json(request.to_string().as_bytes()).unwrap();
     converter.convert(request, TenantSalt::SINGLE_USER)
@@ -51,7 +53,7 @@ fn user(text: &str) -> Value {
 
 #[test]
 fn every_option_reaches_the_engine() {
-    let Converted { request, reply } = convert(&json!({
+    let Converted { request, reply, .. } = convert(&json!({
         "model": "tiny", "requestId": "r1", "attention": "FULL",
         "parts": [{"text": "a"}, {"tokenIds": {"ids": [7]}}],
         "sampling": {"temperature": 0.5, "topK": 3, "topP": 0.25, "minP": 0.125, "repetitionPenalty": 2,
@@ -113,8 +115,13 @@ fn bounds_hold_at_the_bound_and_one_past_it() {
         json!({ "parts": parts })
     };
     let with_bounds = |request: &Value, limits: Limits| {
-        let converter =
-            RequestConverter { model: "tiny", limits, defaults: Defaults::default(), chat: &PlainChat };
+        let converter = RequestConverter {
+            model: "tiny",
+            limits,
+            defaults: Defaults::default(),
+            chat: &PlainChat,
+            documents: &NoDocuments,
+        };
         converter.convert(from_json(request.to_string().as_bytes()).unwrap(), TenantSalt::SINGLE_USER)
     };
     assert!(with_bounds(&many(128, 128), Limits::default()).is_ok());

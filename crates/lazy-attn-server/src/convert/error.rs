@@ -17,6 +17,16 @@ pub enum ConvertError {
         /// The name of the loaded model.
         loaded: String,
     },
+    /// The request names a document that the tenant has not put.
+    #[error(
+        "{field} is {name:?}, which is not there: it was never put, was deleted or expired; put it again"
+    )]
+    UnknownDocument {
+        /// Path of the field.
+        field: String,
+        /// The name in the request.
+        name: String,
+    },
     /// A field is missing, contradicts another or is outside its bound.
     #[error("{field} {problem}")]
     Field {
@@ -38,7 +48,7 @@ impl ConvertError {
         match self {
             ConvertError::Param(error) => error.field,
             ConvertError::UnknownModel { .. } => "model",
-            ConvertError::Field { field, .. } => field,
+            ConvertError::UnknownDocument { field, .. } | ConvertError::Field { field, .. } => field,
         }
     }
 }

@@ -96,7 +96,7 @@ fn logprob(entry: TokenLogprob) -> v1::TokenLogprob {
     v1::TokenLogprob { id: entry.token.0, logprob: entry.logprob }
 }
 
-fn resolved(index: u32, part: ResolvedPart) -> v1::ResolvedPart {
+pub(crate) fn resolved(index: u32, part: ResolvedPart) -> v1::ResolvedPart {
     let outcome = match part.outcome {
         PartOutcome::Hit => v1::CacheOutcome::Hit,
         PartOutcome::Joined => v1::CacheOutcome::Joined,
@@ -128,6 +128,8 @@ fn usage(sums: Usage) -> v1::Usage {
         completion_tokens: sums.completion_tokens,
         documents_total: sums.documents_total,
         documents_reused: sums.documents_reused,
+        cache_creation_tokens: sums.cache_creation_tokens,
+        preemptions: 0,
     }
 }
 

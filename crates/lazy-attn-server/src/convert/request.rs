@@ -1,6 +1,7 @@
 //! Message to engine request.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use lazy_attn_engine::{CacheUse, GenerateRequest, Part, PartContent};
 use lazy_attn_proto::v1::{self, DocumentAttention, Role, inline_document, part};
@@ -8,9 +9,12 @@ use lazy_attn_types::sampling::EndTokens;
 use lazy_attn_types::{AttentionMode, OutputParams, SamplingParams, StopParams, TenantSalt, TokenId};
 
 use crate::convert::{
-    ChatMessage, ChatPrompt, ChatRenderer, ChatRole, ConvertError, Defaults, Limits, Reply, TitledDocument,
-    TokenIdsInReply,
+    ChatMessage, ChatPrompt, ChatRenderer, ChatRole, ConvertError, Defaults, DocumentSource, DocumentUse,
+    Limits, Reply, TitledDocument, TokenIdsInReply,
 };
+
+/// Largest priority, and smallest with the other sign.
+const MAX_PRIORITY: i32 = 1000;
 
 /// Turns messages into engine requests for one model.
 pub struct RequestConverter<'a> {
@@ -22,6 +26,8 @@ pub struct RequestConverter<'a> {
     pub defaults: Defaults,
     /// The model's template.
     pub chat: &'a dyn ChatRenderer,
+    /// Documents that requests may name.
+    pub documents: &'a dyn DocumentSource,
 }
 
 /// A request that passed every check, and how its events become messages.
@@ -31,6 +37,8 @@ pub struct Converted {
     pub request: GenerateRequest,
     /// For the way back.
     pub reply: Reply,
+    /// Where the document parts of the request come from, in their order.
+    pub documents: Vec<DocumentUse>,
 }
 
 impl RequestConverter<'_> {
@@ -50,8 +58,10 @@ impl RequestConverter<'_> {
         let response = request.response.unwrap_or_default();
         let output = OutputParams { top_logprobs: response.top_logprobs.unwrap_or(0) };
         output.validate()?;
-        let bypass = request.cache.unwrap_or_default().bypass.unwrap_or(false);
-        let parts = self.prompt(request.parts, request.chat)?;
+        let cache = request.cache.unwrap_or_default();
+        let (parts, mut documents) = self.prompt(request.parts, request.chat, tenant)?;
+        store_documents(&cache, &mut documents)?;
+        let priority = priority(request.priority)?;
         let reply = Reply {
             request_id: request.request_id,
             model: self.model.to_owned(),
@@ -64,6 +74,7 @@ impl RequestConverter<'_> {
             top_logprobs: output.top_logprobs,
             n: sampling.n,
         };
+        let bypass = cache.bypass.unwrap_or(false);
         let cache = if bypass { CacheUse::Bypass } else { CacheUse::ReadWrite };
         let request = GenerateRequest {
             attention,
@@ -72,18 +83,16 @@ impl RequestConverter<'_> {
             output,
             cache,
             tenant,
+            priority,
             ..GenerateRequest::new(parts)
         };
-        Ok(Converted { request, reply })
+        Ok(Converted { request, reply, documents })
     }
 
     fn check_names(&self, request: &v1::GenerateRequest) -> Result<(), ConvertError> {
         self.check_name("request_id", &request.request_id)?;
         self.check_name("model", &request.model)?;
-        if request.model.is_empty() || request.model == self.model {
-            return Ok(());
-        }
-        Err(ConvertError::UnknownModel { given: request.model.clone(), loaded: self.model.to_owned() })
+        check_model(&request.model, self.model)
     }
 
     fn check_name(&self, field: &str, name: &str) -> Result<(), ConvertError> {
@@ -136,9 +145,15 @@ impl RequestConverter<'_> {
         Ok(params)
     }
 
-    fn prompt(&self, parts: Vec<v1::Part>, chat: Option<v1::Chat>) -> Result<Vec<Part>, ConvertError> {
-        let mut budget = Budget { limits: self.limits, num_documents: 0, num_bytes: 0 };
-        match (parts.is_empty(), chat) {
+    fn prompt(
+        &self,
+        parts: Vec<v1::Part>,
+        chat: Option<v1::Chat>,
+        tenant: TenantSalt,
+    ) -> Result<(Vec<Part>, Vec<DocumentUse>), ConvertError> {
+        let (limits, source) = (self.limits, self.documents);
+        let mut budget = Budget { limits, source, tenant, documents: Vec::new(), num_bytes: 0 };
+        let parts = match (parts.is_empty(), chat) {
             (false, Some(_)) => {
                 Err(ConvertError::field("parts", "and chat are both given; give one of them"))
             }
@@ -150,18 +165,22 @@ impl RequestConverter<'_> {
                 let prompt = budget.chat(chat)?;
                 self.chat.render(&prompt).map_err(|problem| ConvertError::field("chat", problem))
             }
-        }
+        }?;
+        Ok((parts, budget.documents))
     }
 }
 
 /// Counts what a prompt uses of its limits.
-struct Budget {
+struct Budget<'a> {
     limits: Limits,
-    num_documents: usize,
+    source: &'a dyn DocumentSource,
+    tenant: TenantSalt,
+    /// Where the documents so far come from.
+    documents: Vec<DocumentUse>,
     num_bytes: usize,
 }
 
-impl Budget {
+impl Budget<'_> {
     fn parts(&mut self, parts: Vec<v1::Part>) -> Result<Vec<Part>, ConvertError> {
         check_at_most("parts", parts.len(), self.limits.max_parts, "parts; join texts or send less")?;
         let parts: Vec<Part> = parts
@@ -186,7 +205,11 @@ impl Budget {
             Some(part::Part::InlineDocument(document)) => {
                 Ok(Part::Document(self.document(&format!("{field}.inline_document"), document)?.content))
             }
-            None => Err(ConvertError::field(field, "is empty; set text, token_ids or inline_document")),
+            Some(part::Part::Document(name)) => Ok(Part::Document(self.registered(field, name)?.content)),
+            None => {
+                let problem = "is empty; set text, token_ids, document or inline_document";
+                Err(ConvertError::field(field, problem))
+            }
         }
     }
 
@@ -195,9 +218,7 @@ impl Budget {
         field: &str,
         document: v1::InlineDocument,
     ) -> Result<TitledDocument, ConvertError> {
-        self.num_documents += 1;
-        let remedy = "documents in one request; send fewer";
-        check_at_most(field, self.num_documents, self.limits.max_documents, remedy)?;
+        self.use_document(field, document_use(field, &document)?)?;
         let title_field = format!("{field}.title");
         check_at_most(&title_field, document.title.len(), self.limits.max_name_bytes, "bytes; shorten it")?;
         let content = match document.source {
@@ -208,6 +229,23 @@ impl Budget {
             None => return Err(ConvertError::field(field, "has no content; set text or token_ids")),
         };
         Ok(TitledDocument { title: document.title, content })
+    }
+
+    /// A document by its name. It is what was put: no template writes a title in front of it.
+    fn registered(&mut self, field: &str, name: String) -> Result<TitledDocument, ConvertError> {
+        let field = format!("{field}.document");
+        check_at_most(&field, name.len(), self.limits.max_name_bytes, "bytes; shorten it")?;
+        let tokens = self.source.tokens(self.tenant, &name);
+        let tokens = tokens
+            .ok_or_else(|| ConvertError::UnknownDocument { field: field.clone(), name: name.clone() })?;
+        self.use_document(&field, DocumentUse::Registered(name))?;
+        Ok(TitledDocument { title: String::new(), content: PartContent::Tokens(tokens) })
+    }
+
+    fn use_document(&mut self, field: &str, document: DocumentUse) -> Result<(), ConvertError> {
+        self.documents.push(document);
+        let remedy = "documents in one request; send fewer";
+        check_at_most(field, self.documents.len(), self.limits.max_documents, remedy)
     }
 
     fn text(&mut self, field: &str, text: String) -> Result<PartContent, ConvertError> {
@@ -259,7 +297,8 @@ impl Budget {
             Some(part::Part::InlineDocument(document)) => {
                 self.document(&format!("{field}.inline_document"), document)
             }
-            _ => Err(ConvertError::field(field, "is not a document; set inline_document")),
+            Some(part::Part::Document(name)) => self.registered(field, name),
+            _ => Err(ConvertError::field(field, "is not a document; set document or inline_document")),
         }
     }
 
@@ -293,6 +332,69 @@ impl Budget {
         }
         Ok(ChatMessage { role, text: joined })
     }
+}
+
+/// Refuses any name but that of the loaded model, bare or as `models/{model}`.
+pub(crate) fn check_model(given: &str, loaded: &str) -> Result<(), ConvertError> {
+    if given.is_empty() || given.strip_prefix("models/").unwrap_or(given) == loaded {
+        return Ok(());
+    }
+    Err(ConvertError::UnknownModel { given: given.to_owned(), loaded: loaded.to_owned() })
+}
+
+/// A length of time above 0.
+pub(crate) fn duration(
+    field: &str,
+    given: Option<lazy_attn_proto::Duration>,
+) -> Result<Option<Duration>, ConvertError> {
+    let Some(given) = given else { return Ok(None) };
+    let parts = u64::try_from(given.seconds).ok().zip(u32::try_from(given.nanos).ok());
+    let duration = parts.and_then(|(seconds, nanos)| {
+        Duration::from_secs(seconds).checked_add(Duration::from_nanos(u64::from(nanos)))
+    });
+    match duration.filter(|duration| !duration.is_zero()) {
+        Some(duration) => Ok(Some(duration)),
+        None => {
+            let problem = format!("is {} s and {} ns, but must be above 0", given.seconds, given.nanos);
+            Err(ConvertError::field(field, problem))
+        }
+    }
+}
+
+fn document_use(field: &str, document: &v1::InlineDocument) -> Result<DocumentUse, ConvertError> {
+    let ttl = duration(&format!("{field}.ttl"), document.ttl)?;
+    match (document.store, ttl) {
+        (true, ttl) => Ok(DocumentUse::Store { title: document.title.clone(), ttl }),
+        (false, None) => Ok(DocumentUse::Inline),
+        (false, Some(_)) => Err(ConvertError::field(
+            format!("{field}.ttl"),
+            "is for documents that are stored; set store too",
+        )),
+    }
+}
+
+/// Applies what the request says of all its inline documents.
+fn store_documents(cache: &v1::CacheOptions, documents: &mut [DocumentUse]) -> Result<(), ConvertError> {
+    let for_all = duration("cache.ttl", cache.ttl)?;
+    let stores_all = cache.store_inline_documents.unwrap_or(false);
+    for document in documents {
+        match document {
+            DocumentUse::Store { ttl, .. } => *ttl = ttl.or(for_all),
+            DocumentUse::Inline if stores_all => {
+                *document = DocumentUse::Store { title: String::new(), ttl: for_all };
+            }
+            DocumentUse::Inline | DocumentUse::Registered(_) => {}
+        }
+    }
+    Ok(())
+}
+
+fn priority(given: i32) -> Result<i32, ConvertError> {
+    if (-MAX_PRIORITY..=MAX_PRIORITY).contains(&given) {
+        return Ok(given);
+    }
+    let problem = format!("is {given}, but must be from -{MAX_PRIORITY} to {MAX_PRIORITY}");
+    Err(ConvertError::field("priority", problem))
 }
 
 fn check_at_most(field: &str, given: usize, max: usize, what: &str) -> Result<(), ConvertError> {

@@ -103,7 +103,8 @@ mod tests {
         let name = name_of(&key);
         assert_eq!(parse_name(&name), Some(key));
         let (short, long) = (&name[..name.len() - 1], format!("{name}0"));
-        let others = ["", "documents/", short, &long, &name.to_uppercase(), &name.replace("documents", "models")];
+        let others =
+            ["", "documents/", short, &long, &name.to_uppercase(), &name.replace("documents", "models")];
         assert!(others.iter().all(|other| parse_name(other).is_none()));
         assert_eq!(parse_name(&name.replace('0', "ü")), None);
     }

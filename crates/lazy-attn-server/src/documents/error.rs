@@ -29,7 +29,9 @@ pub enum DocumentError {
         current: String,
     },
     /// Running requests use it.
-    #[error("{name} is used by {num_users} running sequences; wait for them, or delete it with force (they go on)")]
+    #[error(
+        "{name} is used by {num_users} running sequences; wait for them, or delete it with force (they go on)"
+    )]
     InUse {
         /// The document.
         name: String,
@@ -37,7 +39,9 @@ pub enum DocumentError {
         num_users: u32,
     },
     /// A bound of the tenant or of the server is reached.
-    #[error("{what} would be {needed}, at most {max} are allowed; delete documents, unpin some or let them expire")]
+    #[error(
+        "{what} would be {needed}, at most {max} are allowed; delete documents, unpin some or let them expire"
+    )]
     Quota {
         /// What is bounded.
         what: &'static str,

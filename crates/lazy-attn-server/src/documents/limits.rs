@@ -50,7 +50,10 @@ impl DocumentLimits {
             return Ok(());
         }
         let (given, max) = (name.len(), self.max_name_bytes);
-        Err(DocumentError::field("display_name", format!("has {given} bytes, at most {max} are allowed; shorten it")))
+        Err(DocumentError::field(
+            "display_name",
+            format!("has {given} bytes, at most {max} are allowed; shorten it"),
+        ))
     }
 
     pub(super) fn check_labels(&self, labels: &BTreeMap<String, String>) -> Result<(), DocumentError> {

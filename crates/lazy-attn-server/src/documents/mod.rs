@@ -15,6 +15,7 @@ pub mod limits;
 pub mod page;
 pub mod registry;
 
+pub(crate) use entry::name_of;
 pub use entry::{PinState, StoredDocument};
 pub use error::DocumentError;
 pub use limits::DocumentLimits;

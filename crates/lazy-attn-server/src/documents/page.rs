@@ -68,8 +68,12 @@ impl Order {
             "token_count" => Field::NumTokens,
             "use_count" => Field::UseCount,
             _ => {
-                let allowed = "create_time, last_use_time, token_count or use_count, each with ` desc` or without";
-                return Err(DocumentError::field("order_by", format!("is {order_by:?}, but must be {allowed}")));
+                let allowed =
+                    "create_time, last_use_time, token_count or use_count, each with ` desc` or without";
+                return Err(DocumentError::field(
+                    "order_by",
+                    format!("is {order_by:?}, but must be {allowed}"),
+                ));
             }
         };
         Ok(Order { field, is_descending })
@@ -95,7 +99,8 @@ enum Condition {
 impl Condition {
     fn parse(condition: &str) -> Result<Condition, DocumentError> {
         let problem = || {
-            let allowed = "labels.KEY = \"VALUE\", display_name = \"NAME\" or pinned = true|false, joined by AND";
+            let allowed =
+                "labels.KEY = \"VALUE\", display_name = \"NAME\" or pinned = true|false, joined by AND";
             DocumentError::field("filter", format!("has the condition {condition:?}, but takes {allowed}"))
         };
         let (field, value) = condition.split_once('=').ok_or_else(problem)?;
@@ -167,7 +172,8 @@ impl PageQuery<'_> {
     ) -> Result<Page, DocumentError> {
         let (order, conditions) = (Order::parse(self.order_by)?, conditions(self.filter)?);
         let (page_size, after) = (self.page_size()?, self.after()?);
-        let matching = documents.filter(|document| conditions.iter().all(|condition| condition.holds(document)));
+        let matching =
+            documents.filter(|document| conditions.iter().all(|condition| condition.holds(document)));
         let mut placed: Vec<(Place, &StoredDocument)> =
             matching.map(|document| (order.place(document), document)).collect();
         let total = placed.len();
@@ -176,7 +182,8 @@ impl PageQuery<'_> {
         let has_more = placed.len() > page_size;
         placed.truncate(page_size);
         let last = placed.last().filter(|_| has_more);
-        let next_page_token = last.map(|((value, serial), _)| self.token(*value, *serial)).unwrap_or_default();
+        let next_page_token =
+            last.map(|((value, serial), _)| self.token(*value, *serial)).unwrap_or_default();
         let documents = placed.into_iter().map(|(_, document)| document.clone()).collect();
         Ok(Page { documents, next_page_token, total })
     }
@@ -185,7 +192,10 @@ impl PageQuery<'_> {
         match usize::try_from(self.page_size) {
             Ok(0) => Ok(DEFAULT_PAGE_SIZE),
             Ok(size) => Ok(size.min(MAX_PAGE_SIZE)),
-            Err(_) => Err(DocumentError::field("page_size", format!("is {}, but must not be negative", self.page_size))),
+            Err(_) => Err(DocumentError::field(
+                "page_size",
+                format!("is {}, but must not be negative", self.page_size),
+            )),
         }
     }
 
@@ -203,7 +213,8 @@ impl PageQuery<'_> {
         if digits.len() != 48 || !digits.iter().all(u8::is_ascii_hexdigit) {
             return Err(problem("is not one that a page returned; take next_page_token as it is"));
         }
-        let number = |range: std::ops::Range<usize>| u64::from_str_radix(&self.page_token[range], 16).unwrap_or(0);
+        let number =
+            |range: std::ops::Range<usize>| u64::from_str_radix(&self.page_token[range], 16).unwrap_or(0);
         if number(0..16) != self.checksum() {
             return Err(problem("belongs to another filter or order; start again without it"));
         }

@@ -7,6 +7,8 @@ use std::time::{Duration, SystemTime};
 use lazy_attn_engine::DocumentInfo;
 use lazy_attn_types::{SegmentKey, TenantSalt, TokenId};
 
+use crate::convert::DocumentSource;
+
 use super::entry::{name_of, parse_name};
 use super::page::{Page, PageQuery};
 use super::{DocumentError, DocumentLimits, PinState, StoredDocument};
@@ -69,6 +71,12 @@ pub enum PinStep {
 pub struct Registry {
     limits: DocumentLimits,
     state: Mutex<State>,
+}
+
+impl DocumentSource for Registry {
+    fn tokens(&self, tenant: TenantSalt, name: &str) -> Option<Arc<[TokenId]>> {
+        self.get(tenant, name, SystemTime::now()).ok().map(|document| document.tokens)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -164,7 +172,12 @@ impl Registry {
     ///
     /// # Errors
     /// [`DocumentError::NotFound`].
-    pub fn get(&self, tenant: TenantSalt, name: &str, now: SystemTime) -> Result<StoredDocument, DocumentError> {
+    pub fn get(
+        &self,
+        tenant: TenantSalt,
+        name: &str,
+        now: SystemTime,
+    ) -> Result<StoredDocument, DocumentError> {
         let state = self.state(now);
         let found = parse_name(name).and_then(|key| state.get(tenant, key));
         found.cloned().ok_or_else(|| not_found(name))
@@ -199,7 +212,12 @@ impl Registry {
     ///
     /// # Errors
     /// [`DocumentError::Field`] for a query that cannot be read.
-    pub fn list(&self, tenant: TenantSalt, query: &PageQuery<'_>, now: SystemTime) -> Result<Page, DocumentError> {
+    pub fn list(
+        &self,
+        tenant: TenantSalt,
+        query: &PageQuery<'_>,
+        now: SystemTime,
+    ) -> Result<Page, DocumentError> {
         let state = self.state(now);
         let documents = state.tenants.get(&tenant).map(|tenant| tenant.documents.values());
         query.page(documents.into_iter().flatten())
@@ -229,7 +247,13 @@ impl Registry {
     ///
     /// # Errors
     /// [`DocumentError::NotFound`], [`DocumentError::EtagMismatch`] unless `etag` is empty or current.
-    pub fn delete(&self, tenant: TenantSalt, name: &str, etag: &str, now: SystemTime) -> Result<(), DocumentError> {
+    pub fn delete(
+        &self,
+        tenant: TenantSalt,
+        name: &str,
+        etag: &str,
+        now: SystemTime,
+    ) -> Result<(), DocumentError> {
         let mut state = self.state(now);
         let key = state.checked(tenant, name, etag)?;
         state.remove(tenant, key);
@@ -240,7 +264,12 @@ impl Registry {
     ///
     /// # Errors
     /// [`DocumentError::NotFound`], [`DocumentError::Quota`].
-    pub fn begin_pin(&self, tenant: TenantSalt, key: SegmentKey, now: SystemTime) -> Result<PinStep, DocumentError> {
+    pub fn begin_pin(
+        &self,
+        tenant: TenantSalt,
+        key: SegmentKey,
+        now: SystemTime,
+    ) -> Result<PinStep, DocumentError> {
         let max = self.limits.max_pinned_tokens;
         let mut state = self.state(now);
         state.last_revision += 1;
@@ -287,7 +316,12 @@ impl Registry {
     ///
     /// # Errors
     /// [`DocumentError::NotFound`].
-    pub fn unpin(&self, tenant: TenantSalt, key: SegmentKey, now: SystemTime) -> Result<PinStep, DocumentError> {
+    pub fn unpin(
+        &self,
+        tenant: TenantSalt,
+        key: SegmentKey,
+        now: SystemTime,
+    ) -> Result<PinStep, DocumentError> {
         let mut state = self.state(now);
         state.last_revision += 1;
         let revision = state.last_revision;
@@ -454,6 +488,11 @@ fn check(what: &'static str, needed: u64, max: u64) -> Result<(), DocumentError>
     if needed <= max { Ok(()) } else { Err(DocumentError::Quota { what, needed, max }) }
 }
 
+/// Why there is no document `name`.
 fn not_found(name: &str) -> DocumentError {
+    if parse_name(name).is_none() {
+        let problem = format!("is {name:?}, but must be documents/ and 64 hexadecimal digits");
+        return DocumentError::field("name", problem);
+    }
     DocumentError::NotFound { name: name.to_owned() }
 }

@@ -4,74 +4,23 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use lazy_attn_engine::{EngineError, EngineHandle, Event, RequestStream};
+use lazy_attn_engine::{EngineError, Event, PartOutcome, RequestStream};
 use lazy_attn_proto::v1;
 use lazy_attn_proto::v1::generation_service_server::GenerationService;
-use lazy_attn_types::TenantSalt;
 use tokio::sync::mpsc;
-use tokio::task::spawn_blocking;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
 use super::deadline::Deadline;
 use super::gate::{Gate, InFlight};
-use super::slots::IntakeSlots;
-use crate::convert::{ChatRenderer, ConvertError, Converted, Defaults, Limits, Reply, RequestConverter};
-use crate::metrics::{Metrics, Rejection};
+use super::intake::{Admitted, Intake};
+use crate::convert::{Reply, resolved};
+use crate::metrics::Rejection;
 use crate::status;
 use crate::tenants::Caller;
 
 /// Messages that wait for a slow reader; what comes behind them is merged by the engine's stream.
 const MAX_BUFFERED_MESSAGES: usize = 1;
-
-/// What every request needs.
-pub(super) struct Intake {
-    pub(super) handle: EngineHandle,
-    pub(super) model: String,
-    pub(super) limits: Limits,
-    pub(super) defaults: Defaults,
-    pub(super) chat: Arc<dyn ChatRenderer + Send + Sync>,
-    pub(super) slots: IntakeSlots,
-    pub(super) metrics: Arc<Metrics>,
-}
-
-impl Intake {
-    fn submit(
-        &self,
-        message: v1::GenerateRequest,
-        tenant: TenantSalt,
-        deadline: Deadline,
-    ) -> Result<Admitted, Status> {
-        let converter = RequestConverter {
-            model: &self.model,
-            limits: self.limits,
-            defaults: self.defaults.clone(),
-            chat: &*self.chat,
-        };
-        let converted = converter.convert(message, tenant);
-        let Converted { mut request, reply } = converted.map_err(|error| {
-            let is_model = matches!(error, ConvertError::UnknownModel { .. });
-            let reason = if is_model { Rejection::UnknownModel } else { Rejection::InvalidField };
-            self.refusal(reason, status::of_convert_error(&error))
-        })?;
-        // The scheduler refuses early what cannot be in time, and does not start what is late already.
-        request.timeout = deadline.left();
-        let stream = self.handle.submit(request).map_err(|error| status::of_engine_error(&error))?;
-        Ok(Admitted { stream, reply })
-    }
-
-    /// Counts a request that the engine does not see.
-    fn refusal(&self, rejection: Rejection, status: Status) -> Status {
-        self.metrics.refused(rejection);
-        status
-    }
-}
-
-/// A request that the engine has taken.
-struct Admitted {
-    stream: RequestStream,
-    reply: Reply,
-}
 
 /// Generates.
 pub(super) struct GenerationApi {
@@ -88,29 +37,34 @@ impl GenerationService for GenerationApi {
         let in_flight = self.gate.enter().ok_or_else(|| refusal(Rejection::Draining, status::draining()))?;
         let deadline = Deadline::of(request.metadata());
         let deadline = deadline.map_err(|status| refusal(Rejection::InvalidField, status))?;
-        let caller = request.extensions().get::<Caller>().copied();
-        let Caller(tenant) = caller.ok_or_else(status::wrong_api_key)?;
-        let intake = Arc::clone(&self.intake);
+        let tenant = Caller::of(&request)?;
         let message = request.into_inner();
         // Tokenising is work: it must not hold up the streams of this thread. If the caller leaves meanwhile, the
         // result is dropped, which cancels the request.
-        let room = intake.handle.check_room();
+        let room = self.intake.handle.check_room();
         room.map_err(|error| refusal(Rejection::QueueFull, status::of_engine_error(&error)))?;
-        let submitted = async move {
-            let slot = intake.slots.enter().await;
-            let slot = slot.map_err(|status| intake.refusal(Rejection::IntakeFull, status))?;
-            let submit = move || {
-                let _slot = slot;
-                intake.submit(message, tenant, deadline)
-            };
-            spawn_blocking(submit)
-                .await
-                .map_err(|_| status::internal("INTAKE_FAILED", "the request was not read".into()))?
-        };
+        let submitted = self.intake.read(move |intake| intake.submit(message, tenant, deadline));
         let admitted = deadline.bound(submitted).await?;
         let (sender, messages) = mpsc::channel(MAX_BUFFERED_MESSAGES);
         tokio::spawn(carry(admitted, deadline, sender, self.gate.clone()));
         Ok(Response::new(ReplyStream { messages, _in_flight: in_flight }))
+    }
+
+    async fn count_tokens(
+        &self,
+        request: Request<v1::CountTokensRequest>,
+    ) -> Result<Response<v1::CountTokensResponse>, Status> {
+        let _in_flight = self.gate.enter().ok_or_else(status::draining)?;
+        let deadline = Deadline::of(request.metadata())?;
+        let tenant = Caller::of(&request)?;
+        let message = request.into_inner();
+        let counted = deadline.bound(self.intake.read(move |intake| intake.count(message, tenant))).await?;
+        let cached = counted.parts.iter().filter(|part| part.outcome != PartOutcome::Miss);
+        let cached_prompt_tokens = cached.map(|part| part.num_tokens).sum();
+        // At most as many as a request may have.
+        let parts = (0..).zip(counted.parts).map(|(index, part)| resolved(index, part)).collect();
+        let prompt_tokens = counted.prompt_tokens;
+        Ok(Response::new(v1::CountTokensResponse { prompt_tokens, cached_prompt_tokens, parts }))
     }
 }
 

@@ -4,15 +4,21 @@
 //! * `deadline`: when a request has to end.
 //! * `gate`: what is in flight, and whether more may come.
 //! * `slots`: how many requests are read at once.
+//! * `intake`: from a message to the engine.
+//! * `put`: registering a document; `pins`: keeping the engine's pins as the registry wants them.
 //! * `tls`: certificates and keys.
-//! * `generation`, `engine`: the services.
+//! * `generation`, `documents`, `engine`: the services.
 //! * `server`: all of them on one listener, until it is told to drain.
 
 mod bind;
 mod deadline;
+mod documents;
 mod engine;
 mod gate;
 mod generation;
+mod intake;
+mod pins;
+mod put;
 mod server;
 mod slots;
 mod tls;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lazy_attn_engine::EngineHandle;
+use lazy_attn_proto::v1::document_service_server::{self, DocumentServiceServer};
 use lazy_attn_proto::v1::engine_service_server::{self, EngineServiceServer};
 use lazy_attn_proto::v1::generation_service_server::{self, GenerationServiceServer};
 use lazy_attn_proto::{FILE_DESCRIPTOR_SET, MAX_MESSAGE_BYTES};
@@ -15,17 +16,25 @@ use tonic::transport::server::{Router, TcpIncoming};
 use tonic_health::ServingStatus;
 use tonic_health::server::{HealthReporter, health_reporter};
 
+use super::documents::DocumentApi;
 use super::engine::EngineApi;
 use super::gate::Gate;
-use super::generation::{GenerationApi, Intake};
+use super::generation::GenerationApi;
+use super::intake::Intake;
+use super::pins::Pins;
 use super::slots::IntakeSlots;
 use super::tls::ServerTls;
 use crate::convert::{ChatRenderer, Defaults, Limits};
+use crate::documents::{DocumentLimits, Registry};
 use crate::{Metrics, ServeError, Tenants};
 
 /// Names under which `grpc.health.v1` knows the services; the empty one is the server as a whole.
-const HEALTH_NAMES: [&str; 3] =
-    ["", generation_service_server::SERVICE_NAME, engine_service_server::SERVICE_NAME];
+const HEALTH_NAMES: [&str; 4] = [
+    "",
+    generation_service_server::SERVICE_NAME,
+    document_service_server::SERVICE_NAME,
+    engine_service_server::SERVICE_NAME,
+];
 /// Largest header block of a request.
 const MAX_HEADER_BYTES: u32 = 16 << 10;
 /// After this long without a sign of life a connection is asked for one, and ended if it gives none, so that requests
@@ -59,6 +68,8 @@ pub struct ServerOptions {
     pub reflection: Reflection,
     /// What connections are encrypted with; `None` leaves them as they are.
     pub tls: Option<ServerTls>,
+    /// Bounds of the documents that tenants put.
+    pub documents: DocumentLimits,
     /// Counts the requests that do not reach the engine; the engine's own observer counts the others.
     pub metrics: Arc<Metrics>,
 }
@@ -68,6 +79,7 @@ pub struct Server {
     router: Router,
     health: HealthReporter,
     gate: Gate,
+    pins: Pins,
 }
 
 impl Server {
@@ -77,7 +89,9 @@ impl Server {
     /// [`ServeError::Reflection`] if the API cannot be described, [`ServeError::Transport`] if the certificates cannot be
     /// used.
     pub fn new(handle: EngineHandle, options: ServerOptions) -> Result<Server, ServeError> {
-        let ServerOptions { model, limits, defaults, chat, tenants, reflection, tls, metrics } = options;
+        let ServerOptions { model, limits, defaults, chat, tenants, reflection, .. } = options;
+        let ServerOptions { tls, documents, metrics, .. } = options;
+        let registry = Arc::new(Registry::new(documents));
         let gate = Gate::new();
         let engine = EngineApi {
             handle: handle.clone(),
@@ -85,8 +99,14 @@ impl Server {
             model: model.clone(),
             default_attention: defaults.attention,
         };
-        let intake =
-            Arc::new(Intake { handle, model, limits, defaults, chat, slots: IntakeSlots::new(), metrics });
+        let pins = Pins::new(handle.clone(), Arc::clone(&registry));
+        let slots = IntakeSlots::new();
+        let intake = Intake { handle, model, limits, defaults, chat, slots, metrics, registry };
+        let intake = Arc::new(intake);
+        let documents = DocumentApi::new(Arc::clone(&intake), pins.clone(), gate.clone());
+        let documents = DocumentServiceServer::new(documents)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
         let generation = GenerationServiceServer::new(GenerationApi { intake, gate: gate.clone() })
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
@@ -110,9 +130,10 @@ impl Server {
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .add_service(health_service)
             .add_service(InterceptedService::new(generation, tenants.clone()))
+            .add_service(InterceptedService::new(documents, tenants.clone()))
             .add_service(InterceptedService::new(EngineServiceServer::new(engine), tenants.clone()))
             .add_optional_service(reflection.map(|service| InterceptedService::new(service, tenants)));
-        Ok(Server { router, health, gate })
+        Ok(Server { router, health, gate, pins })
     }
 
     /// Serves on `listener` until `drain` resolves; then refuses new requests, finishes those in flight and returns.
@@ -125,7 +146,7 @@ impl Server {
         listener: TcpListener,
         drain: impl Future<Output = ()>,
     ) -> Result<(), ServeError> {
-        let Server { router, mut health, gate } = self;
+        let Server { router, mut health, gate, pins } = self;
         report(&health, ServingStatus::Serving).await;
         let (close, closing) = oneshot::channel::<()>();
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
@@ -136,6 +157,7 @@ impl Server {
         tokio::pin!(serving);
         let result = tokio::select! {
             result = &mut serving => return Ok(result?),
+            () = pins.keep() => Ok(()),
             () = drain => Ok(()),
             () = gate.closed() => Err(ServeError::EngineLost),
         };

@@ -51,7 +51,7 @@ impl Backend {
     pub(super) async fn generate(&mut self, request: v1::GenerateRequest) -> Result<Events, Failure> {
         match self {
             Backend::Local(session) => {
-                let Converted { request, reply } = ask::convert(session, request)?;
+                let Converted { request, reply, .. } = ask::convert(session, request)?;
                 Ok(Events::Local { stream: session.handle().submit(request)?, reply })
             }
             Backend::Remote { client, .. } => {
