@@ -40,6 +40,7 @@ pub use error::EngineError;
 pub use flatten::flatten;
 pub use handle::{Engine, EngineHandle, EngineParts};
 /// What [`EngineParts`] takes.
+pub use lazy_attn_kv::KvEvent;
 pub use lazy_attn_text::Tokenizer;
 pub use observe::{CancelCause, Observation, Observer, Unobserved};
 pub use request::{

@@ -15,6 +15,8 @@
 //! | the queue is full | `RESOURCE_EXHAUSTED` | `QUEUE_FULL` | `QuotaFailure`, `RetryInfo` |
 //! | too many prompt tokens wait | `RESOURCE_EXHAUSTED` | `BACKLOG_FULL` | `QuotaFailure`, `RetryInfo` |
 //! | too many requests wait to be read | `RESOURCE_EXHAUSTED` | `INTAKE_FULL` | `QuotaFailure`, `RetryInfo` |
+//! | too many streams watch | `RESOURCE_EXHAUSTED` | `TOO_MANY_WATCHERS` | `QuotaFailure`, `RetryInfo` |
+//! | a remote drain that is not allowed | `PERMISSION_DENIED` | `ADMIN_REFUSED` | |
 //! | draining | `UNAVAILABLE` | `DRAINING` | `RetryInfo` |
 //! | the engine is gone | `UNAVAILABLE` | `SHUT_DOWN` | `RetryInfo` |
 //! | the deadline cannot be met | `DEADLINE_EXCEEDED` | `DEADLINE_UNMEETABLE` | |
@@ -146,6 +148,16 @@ pub(crate) fn bad_deadline() -> Status {
 pub(crate) fn wrong_api_key() -> Status {
     let message = "no API key or a wrong one; send the header `authorization: Bearer KEY`".to_owned();
     status(Code::Unauthenticated, message, info("WRONG_API_KEY", &[]))
+}
+
+pub(crate) fn admin_refused() -> Status {
+    let message = "this server was started without remote administration; end it where it runs".to_owned();
+    status(Code::PermissionDenied, message, info("ADMIN_REFUSED", &[]))
+}
+
+pub(crate) fn too_many_watchers(max: usize) -> Status {
+    let message = format!("{max} streams of the tenant watch already, the most allowed; end one of them");
+    exhausted("TOO_MANY_WATCHERS", "streams that watch", message)
 }
 
 pub(crate) fn internal(reason: &str, message: String) -> Status {

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use lazy_attn_engine::DocumentInfo;
 use lazy_attn_types::{SegmentKey, TenantSalt, TokenId};
+use tokio::sync::watch;
 
 use crate::convert::DocumentSource;
 
@@ -87,6 +88,8 @@ struct State {
     expiring: HashMap<u64, (TenantSalt, SegmentKey)>,
     /// Documents that are gone and whose pins the engine still holds.
     orphaned_pins: Vec<SegmentKey>,
+    /// Told whenever a document comes or goes.
+    membership: watch::Sender<()>,
     total_bytes: u64,
     last_revision: u64,
     last_serial: u64,
@@ -206,6 +209,12 @@ impl Registry {
     pub fn known(&self, tenant: TenantSalt, keys: &[SegmentKey], now: SystemTime) -> Vec<SegmentKey> {
         let state = self.state(now);
         keys.iter().copied().filter(|&key| state.get(tenant, key).is_some()).collect()
+    }
+
+    /// Hears whenever a document of any tenant comes or goes.
+    #[must_use]
+    pub fn membership(&self) -> watch::Receiver<()> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).membership.subscribe()
     }
 
     /// A page of the tenant's documents.
@@ -388,6 +397,7 @@ impl State {
         let of_tenant = self.tenants.entry(tenant).or_default();
         of_tenant.num_bytes += num_bytes;
         of_tenant.documents.insert(document.key, document.clone());
+        self.membership.send_replace(());
         self.set_expiry(tenant, document.key, expires);
         document.expires = expires;
         Ok(document)
@@ -469,6 +479,7 @@ impl State {
         self.set_expiry(tenant, key, None);
         let Some(of_tenant) = self.tenants.get_mut(&tenant) else { return };
         let Some(document) = of_tenant.documents.remove(&key) else { return };
+        self.membership.send_replace(());
         let num_bytes = document.num_bytes();
         of_tenant.num_bytes -= num_bytes;
         self.total_bytes -= num_bytes;
@@ -496,3 +507,6 @@ fn not_found(name: &str) -> DocumentError {
     }
     DocumentError::NotFound { name: name.to_owned() }
 }
+
+#[cfg(test)]
+mod tests;

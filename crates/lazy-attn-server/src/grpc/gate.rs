@@ -8,7 +8,16 @@ use tokio::sync::watch;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Open,
-    Closed,
+    Closed(Closing),
+}
+
+/// Why nobody is let in any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Closing {
+    /// Somebody wants the server to end.
+    Drain,
+    /// The engine is gone.
+    EngineLost,
 }
 
 /// Lets requests in until it is closed, and knows when the last one has left.
@@ -42,15 +51,41 @@ impl Gate {
         *self.state.borrow() == State::Open
     }
 
-    /// Lets nobody in from now on.
+    /// Lets nobody in from now on, because the server is to end.
+    pub(super) fn drain(&self) {
+        self.close_for(Closing::Drain);
+    }
+
+    /// Lets nobody in from now on, because the engine is gone.
     pub(super) fn close(&self) {
-        self.state.send_replace(State::Closed);
+        self.close_for(Closing::EngineLost);
+    }
+
+    /// The first reason stays.
+    fn close_for(&self, closing: Closing) {
+        self.state.send_if_modified(|state| {
+            let was_open = *state == State::Open;
+            if was_open {
+                *state = State::Closed(closing);
+            }
+            was_open
+        });
     }
 
     /// Resolves once the gate is closed.
-    pub(super) async fn closed(&self) {
+    pub(super) async fn closed(&self) -> Closing {
+        let mut state = self.state.subscribe();
         // The sender lives in `self`, so the wait cannot fail.
-        let _ = self.state.subscribe().wait_for(|state| *state == State::Closed).await;
+        let closed = state.wait_for(|state| *state != State::Open).await;
+        match closed.as_deref() {
+            Ok(State::Closed(closing)) => *closing,
+            Ok(State::Open) | Err(_) => Closing::EngineLost,
+        }
+    }
+
+    /// Requests in flight.
+    pub(super) fn num_in_flight(&self) -> usize {
+        self.in_flight.receiver_count()
     }
 
     /// Resolves once nothing is in flight.
@@ -67,9 +102,11 @@ mod tests {
     async fn a_closed_gate_lets_nobody_in_and_is_empty_when_the_last_has_left() {
         let gate = Gate::new();
         let (first, second) = (gate.enter().unwrap(), gate.enter().unwrap());
+        assert_eq!(gate.num_in_flight(), 2);
+        gate.drain();
         gate.close();
         assert!(gate.enter().is_none());
-        gate.closed().await;
+        assert_eq!(gate.closed().await, Closing::Drain, "the first reason stays");
         drop(first);
         let empty = tokio::spawn({
             let gate = gate.clone();

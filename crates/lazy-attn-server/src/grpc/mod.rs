@@ -7,6 +7,7 @@
 //! * `intake`: from a message to the engine.
 //! * `put`: registering a document; `pins`: keeping the engine's pins as the registry wants them.
 //! * `tls`: certificates and keys.
+//! * `watch`: which documents of a tenant are resident, as a stream.
 //! * `generation`, `documents`, `engine`: the services.
 //! * `server`: all of them on one listener, until it is told to drain.
 
@@ -22,7 +23,9 @@ mod put;
 mod server;
 mod slots;
 mod tls;
+mod watch;
 
 pub use bind::{Exposure, bind};
+pub use engine::AdminAccess;
 pub use server::{Reflection, Server, ServerOptions};
 pub use tls::{Authorities, Identity, ServerTls};

@@ -17,13 +17,14 @@ use tonic_health::ServingStatus;
 use tonic_health::server::{HealthReporter, health_reporter};
 
 use super::documents::DocumentApi;
-use super::engine::EngineApi;
-use super::gate::Gate;
+use super::engine::{AdminAccess, EngineApi};
+use super::gate::{Closing, Gate};
 use super::generation::GenerationApi;
 use super::intake::Intake;
 use super::pins::Pins;
 use super::slots::IntakeSlots;
 use super::tls::ServerTls;
+use super::watch::Watchers;
 use crate::convert::{ChatRenderer, Defaults, Limits};
 use crate::documents::{DocumentLimits, Registry};
 use crate::{Metrics, ServeError, Tenants};
@@ -70,6 +71,8 @@ pub struct ServerOptions {
     pub tls: Option<ServerTls>,
     /// Bounds of the documents that tenants put.
     pub documents: DocumentLimits,
+    /// Whether callers may end the server.
+    pub admin: AdminAccess,
     /// Counts the requests that do not reach the engine; the engine's own observer counts the others.
     pub metrics: Arc<Metrics>,
 }
@@ -90,7 +93,7 @@ impl Server {
     /// used.
     pub fn new(handle: EngineHandle, options: ServerOptions) -> Result<Server, ServeError> {
         let ServerOptions { model, limits, defaults, chat, tenants, reflection, .. } = options;
-        let ServerOptions { tls, documents, metrics, .. } = options;
+        let ServerOptions { tls, documents, admin, metrics, .. } = options;
         let registry = Arc::new(Registry::new(documents));
         let gate = Gate::new();
         let engine = EngineApi {
@@ -98,6 +101,9 @@ impl Server {
             gate: gate.clone(),
             model: model.clone(),
             default_attention: defaults.attention,
+            registry: Arc::clone(&registry),
+            admin,
+            watchers: Watchers::default(),
         };
         let pins = Pins::new(handle.clone(), Arc::clone(&registry));
         let slots = IntakeSlots::new();
@@ -159,9 +165,12 @@ impl Server {
             result = &mut serving => return Ok(result?),
             () = pins.keep() => Ok(()),
             () = drain => Ok(()),
-            () = gate.closed() => Err(ServeError::EngineLost),
+            closing = gate.closed() => match closing {
+                Closing::Drain => Ok(()),
+                Closing::EngineLost => Err(ServeError::EngineLost),
+            },
         };
-        gate.close();
+        gate.drain();
         report(&health, ServingStatus::NotServing).await;
         tokio::select! {
             result = &mut serving => return Ok(result?),
