@@ -72,6 +72,8 @@ pub struct EncodeRequest {
 pub struct PromptCount {
     /// Tokens of the prompt, with those the engine adds.
     pub prompt_tokens: u32,
+    /// Prompt tokens whose KV a request would not compute: resident, or being computed by another.
+    pub cached_prompt_tokens: u32,
     /// One entry per part.
     pub parts: Vec<ResolvedPart>,
 }
@@ -122,7 +124,11 @@ impl EngineHandle {
             };
             ResolvedPart { num_tokens: part.num_tokens, document_key: part.document_key.clone(), outcome }
         });
-        Ok(PromptCount { prompt_tokens, parts: parts.collect() })
+        let parts = parts.collect();
+        let segments = context.segments().iter().zip(&found);
+        let cached = segments.filter(|(_, found)| **found != DocumentResidency::Absent);
+        let cached_prompt_tokens = cached.map(|(segment, _)| segment.num_tokens()).sum();
+        Ok(PromptCount { prompt_tokens, cached_prompt_tokens, parts })
     }
 
     /// Where the KV of each document is. Waits for the running step.

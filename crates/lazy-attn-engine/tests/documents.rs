@@ -161,7 +161,11 @@ fn counting_tells_what_generating_would_find_and_changes_nothing() {
     assert_eq!(rig.handle.settled_stats().unwrap(), before);
     let reply = answer(&rig.handle, request(parts.clone(), 3));
     assert_eq!(count.parts, reply.parts);
-    assert_eq!(count.prompt_tokens, reply.usage().prompt_tokens);
+    let usage = reply.usage();
+    assert_eq!(
+        (count.prompt_tokens, count.cached_prompt_tokens),
+        (usage.prompt_tokens, usage.cached_prompt_tokens)
+    );
     let bypass = lazy_attn_engine::CacheUse::Bypass;
     let count = rig.handle.count(lazy_attn_engine::GenerateRequest { cache: bypass, ..request(parts, 3) });
     assert!(count.unwrap().parts.iter().all(|part| part.outcome == PartOutcome::Miss));

@@ -19,7 +19,9 @@ pub mod tenants;
 
 pub use documents::DocumentLimits;
 pub use error::ServeError;
-pub use grpc::{AdminAccess, Authorities, Exposure, Identity, Reflection, Server, ServerOptions, ServerTls, bind};
+pub use grpc::{
+    AdminAccess, Authorities, Exposure, Identity, Reflection, Server, ServerOptions, ServerTls, bind,
+};
 pub use metrics::{Metrics, serve_metrics};
 pub use tenants::{ApiKeys, TenantSecret, Tenants};
 

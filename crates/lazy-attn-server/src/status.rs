@@ -6,7 +6,7 @@
 //! | a field is wrong | `INVALID_ARGUMENT` | `INVALID_FIELD` | `BadRequest` |
 //! | prompt and output exceed the context | `INVALID_ARGUMENT` | `CONTEXT_TOO_LONG` | `BadRequest`, numbers |
 //! | the KV memory could never hold it | `INVALID_ARGUMENT` | `KV_NEVER_FITS` | `BadRequest`, numbers |
-//! | the tenant has no such document | `NOT_FOUND` | `UNKNOWN_DOCUMENT` | `ResourceInfo` |
+//! | the tenant has no such document | `NOT_FOUND` | `UNKNOWN_DOCUMENT` | `ResourceInfo`; in a prompt `BadRequest` with the field |
 //! | a document changed meanwhile | `ABORTED` | `ETAG_MISMATCH` | |
 //! | a document to delete is in use | `FAILED_PRECONDITION` | `DOCUMENT_IN_USE` | `PreconditionFailure` |
 //! | a bound on documents is reached | `RESOURCE_EXHAUSTED` | `DOCUMENT_QUOTA` | `QuotaFailure` |
@@ -52,7 +52,11 @@ pub fn of_convert_error(error: &ConvertError) -> Status {
             details.set_resource_info("model", given, "", &message);
             status(Code::NotFound, message, details)
         }
-        ConvertError::UnknownDocument { name, .. } => unknown_document(name, message),
+        ConvertError::UnknownDocument { field, name } => {
+            let mut details = unknown_document(name, &message);
+            details.add_bad_request_violation(field, &message);
+            status(Code::NotFound, message, details)
+        }
         _ => invalid("INVALID_FIELD", error.path(), message, &[]),
     }
 }
@@ -63,7 +67,10 @@ pub fn of_document_error(error: &DocumentError) -> Status {
     let message = error.to_string();
     match error {
         DocumentError::Field { field, .. } => invalid("INVALID_FIELD", field, message, &[]),
-        DocumentError::NotFound { name } => unknown_document(name, message),
+        DocumentError::NotFound { name } => {
+            let details = unknown_document(name, &message);
+            status(Code::NotFound, message, details)
+        }
         DocumentError::EtagMismatch { .. } => status(Code::Aborted, message, info("ETAG_MISMATCH", &[])),
         DocumentError::InUse { name, num_users } => {
             let mut details = info("DOCUMENT_IN_USE", &[("num_users", *num_users)]);
@@ -78,10 +85,10 @@ pub fn of_document_error(error: &DocumentError) -> Status {
     }
 }
 
-fn unknown_document(name: &str, message: String) -> Status {
+fn unknown_document(name: &str, message: &str) -> ErrorDetails {
     let mut details = info("UNKNOWN_DOCUMENT", &[]);
-    details.set_resource_info("document", name, "", &message);
-    status(Code::NotFound, message, details)
+    details.set_resource_info("document", name, "", message);
+    details
 }
 
 /// The status of a request that the engine refused or ended.

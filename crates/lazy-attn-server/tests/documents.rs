@@ -7,10 +7,8 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use common::documents::{
-    by_name, code_and_reason, eventually, fields, keys, put, stored, update,
-};
-use common::{Options, admitted, answer, collect, document, expected, start};
+use common::documents::{by_name, code_and_reason, eventually, fields, put, stored, update};
+use common::{Options, admitted, answer, collect, document, expected, keys, start};
 use lazy_attn_engine::EngineConfig;
 use lazy_attn_proto::Client;
 use lazy_attn_proto::v1::{
@@ -126,10 +124,7 @@ async fn every_wrong_field_of_a_put_is_named() {
         ("labels", v1::PutDocumentRequest { labels: labels("k".repeat(64), String::new()), ..base() }),
         ("labels", v1::PutDocumentRequest { labels: labels("k".into(), "v".repeat(257)), ..base() }),
         ("prefill_mode", v1::PutDocumentRequest { prefill_mode: 9, ..base() }),
-        (
-            "pinned",
-            v1::PutDocumentRequest { pinned: true, prefill_mode: PrefillMode::Lazy.into(), ..base() },
-        ),
+        ("pinned", v1::PutDocumentRequest { pinned: true, prefill_mode: PrefillMode::Lazy.into(), ..base() }),
         ("ttl", v1::PutDocumentRequest { ttl: Some(Duration::ZERO.into()), ..base() }),
     ];
     for (field, request) in cases {
@@ -229,7 +224,10 @@ async fn an_update_changes_the_masked_fields_and_the_etag_and_nothing_else() {
     }
     let long = v1::Document { display_name: "n".repeat(1025), ..named(&before.name) };
     let status = client.update_document(update(long, &["display_name"])).await.unwrap_err();
-    assert_eq!((code_and_reason(&status), fields(&status)), (invalid(), vec!["document.display_name".into()]));
+    assert_eq!(
+        (code_and_reason(&status), fields(&status)),
+        (invalid(), vec!["document.display_name".into()])
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -400,8 +398,7 @@ async fn a_batch_answers_every_document_in_order_and_a_bad_one_does_not_end_it()
 #[tokio::test(flavor = "multi_thread")]
 async fn another_tenants_document_is_as_good_as_none() {
     let rig = start(Options { keys: Some(keys()), ..Options::default() }).await;
-    let (mut red, mut blue) =
-        (rig.client_of(Some("red-key")).await, rig.client_of(Some("blue-key")).await);
+    let (mut red, mut blue) = (rig.client_of(Some("red-key")).await, rig.client_of(Some("blue-key")).await);
     let name = stored(&mut red, &document(1)).await.name;
     assert_eq!(refused(blue.get_document(&name).await), unknown());
     assert_eq!(refused(blue.update_document(update(named(&name), &["pinned"])).await), unknown());

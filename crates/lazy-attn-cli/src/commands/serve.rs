@@ -7,8 +7,8 @@ use std::path::Path;
 use lazy_attn_engine::EngineConfig;
 use lazy_attn_server::convert::{Defaults, Limits};
 use lazy_attn_server::{
-    ApiKeys, Authorities, Exposure, Identity, Reflection, Server, ServerOptions, ServerTls, TenantSecret,
-    Tenants, bind, serve_metrics,
+    AdminAccess, ApiKeys, Authorities, DocumentLimits, Exposure, Identity, Reflection, Server, ServerOptions,
+    ServerTls, TenantSecret, Tenants, bind, serve_metrics,
 };
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -51,6 +51,8 @@ pub(crate) fn serve(engine: &EngineArgs, args: &ServeArgs) -> Result<Exit, Failu
             tenants,
             reflection: if is_described { Reflection::Serve } else { Reflection::Omit },
             tls,
+            documents: DocumentLimits::default(),
+            admin: AdminAccess::Refuse,
             metrics: session.metrics.clone(),
         },
     )?;

@@ -129,7 +129,7 @@ fn usage(sums: Usage) -> v1::Usage {
         documents_total: sums.documents_total,
         documents_reused: sums.documents_reused,
         cache_creation_tokens: sums.cache_creation_tokens,
-        preemptions: 0,
+        preemptions: sums.preemptions,
     }
 }
 

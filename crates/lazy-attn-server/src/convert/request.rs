@@ -377,6 +377,17 @@ fn document_use(field: &str, document: &v1::InlineDocument) -> Result<DocumentUs
 fn store_documents(cache: &v1::CacheOptions, documents: &mut [DocumentUse]) -> Result<(), ConvertError> {
     let for_all = duration("cache.ttl", cache.ttl)?;
     let stores_all = cache.store_inline_documents.unwrap_or(false);
+    let stores_any =
+        stores_all || documents.iter().any(|document| matches!(document, DocumentUse::Store { .. }));
+    if stores_any && cache.bypass.unwrap_or(false) {
+        let problem = "keeps nothing, but documents of the request are to be stored; choose one of the two";
+        return Err(ConvertError::field("cache.bypass", problem));
+    }
+    if for_all.is_some() && !stores_any {
+        let problem =
+            "is for documents that are stored; set cache.store_inline_documents or a document's store";
+        return Err(ConvertError::field("cache.ttl", problem));
+    }
     for document in documents {
         match document {
             DocumentUse::Store { ttl, .. } => *ttl = ttl.or(for_all),

@@ -3,7 +3,7 @@
 //! The registry retains the tokens of each document. Where its KV is, is the engine's business: KV that was evicted is
 //! computed again by the next use, and nothing here changes.
 //!
-//! * [`limits`]: bounds.
+//! * [`limits`]: bounds of the registry.
 //! * `entry`: a document and its pin.
 //! * [`registry`]: all documents of all tenants.
 //! * [`page`]: filters, orders and pages.

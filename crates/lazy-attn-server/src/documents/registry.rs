@@ -1,6 +1,6 @@
 //! All documents of all tenants.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -10,9 +10,13 @@ use tokio::sync::watch;
 
 use crate::convert::DocumentSource;
 
-use super::entry::{name_of, parse_name};
+use super::entry::name_of;
 use super::page::{Page, PageQuery};
 use super::{DocumentError, DocumentLimits, PinState, StoredDocument};
+
+mod state;
+
+use state::{State, key_of, not_found};
 
 /// When a document is forgotten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,28 +82,6 @@ impl DocumentSource for Registry {
     fn tokens(&self, tenant: TenantSalt, name: &str) -> Option<Arc<[TokenId]>> {
         self.get(tenant, name, SystemTime::now()).ok().map(|document| document.tokens)
     }
-}
-
-#[derive(Debug, Default)]
-struct State {
-    tenants: HashMap<TenantSalt, Tenant>,
-    expiries: BTreeSet<(SystemTime, u64)>,
-    /// Documents with an expiry, by serial.
-    expiring: HashMap<u64, (TenantSalt, SegmentKey)>,
-    /// Documents that are gone and whose pins the engine still holds.
-    orphaned_pins: Vec<SegmentKey>,
-    /// Told whenever a document comes or goes.
-    membership: watch::Sender<()>,
-    total_bytes: u64,
-    last_revision: u64,
-    last_serial: u64,
-}
-
-#[derive(Debug, Default)]
-struct Tenant {
-    documents: HashMap<SegmentKey, StoredDocument>,
-    num_bytes: u64,
-    pinned_tokens: u64,
 }
 
 impl Registry {
@@ -174,16 +156,15 @@ impl Registry {
     /// The document `name`.
     ///
     /// # Errors
-    /// [`DocumentError::NotFound`].
+    /// [`DocumentError::NotFound`]; [`DocumentError::Field`] for what is not a name.
     pub fn get(
         &self,
         tenant: TenantSalt,
         name: &str,
         now: SystemTime,
     ) -> Result<StoredDocument, DocumentError> {
-        let state = self.state(now);
-        let found = parse_name(name).and_then(|key| state.get(tenant, key));
-        found.cloned().ok_or_else(|| not_found(name))
+        let key = key_of(name)?;
+        self.state(now).get(tenant, key).cloned().ok_or_else(|| not_found(name))
     }
 
     /// The content of the document `name`, for a request that uses it now.
@@ -196,9 +177,9 @@ impl Registry {
         name: &str,
         now: SystemTime,
     ) -> Result<Arc<[TokenId]>, DocumentError> {
+        let key = key_of(name)?;
         let mut state = self.state(now);
-        let found = parse_name(name).and_then(|key| state.get_mut(tenant, key));
-        let document = found.ok_or_else(|| not_found(name))?;
+        let document = state.get_mut(tenant, key).ok_or_else(|| not_found(name))?;
         document.use_count += 1;
         document.last_used = Some(now);
         Ok(Arc::clone(&document.tokens))
@@ -245,11 +226,19 @@ impl Registry {
         change: Change,
         now: SystemTime,
     ) -> Result<StoredDocument, DocumentError> {
-        change.display_name.iter().try_for_each(|name| self.limits.check_name(name))?;
-        change.labels.iter().try_for_each(|labels| self.limits.check_labels(labels))?;
+        self.check(&change)?;
         let mut state = self.state(now);
         let key = state.checked(tenant, name, etag)?;
         state.change(tenant, key, change, now, &self.limits)
+    }
+
+    /// Checks the values of a change.
+    ///
+    /// # Errors
+    /// [`DocumentError::Field`].
+    pub fn check(&self, change: &Change) -> Result<(), DocumentError> {
+        change.display_name.iter().try_for_each(|name| self.limits.check_name(name))?;
+        change.labels.iter().try_for_each(|labels| self.limits.check_labels(labels))
     }
 
     /// Forgets a document.
@@ -359,153 +348,6 @@ impl Registry {
         state.expire(now);
         state
     }
-}
-
-impl State {
-    fn get(&self, tenant: TenantSalt, key: SegmentKey) -> Option<&StoredDocument> {
-        self.tenants.get(&tenant)?.documents.get(&key)
-    }
-
-    fn get_mut(&mut self, tenant: TenantSalt, key: SegmentKey) -> Option<&mut StoredDocument> {
-        self.tenants.get_mut(&tenant)?.documents.get_mut(&key)
-    }
-
-    fn checked(&self, tenant: TenantSalt, name: &str, etag: &str) -> Result<SegmentKey, DocumentError> {
-        let found = parse_name(name).and_then(|key| self.get(tenant, key));
-        let document = found.ok_or_else(|| not_found(name))?;
-        let current = document.etag();
-        if etag.is_empty() || etag == current {
-            return Ok(document.key);
-        }
-        Err(DocumentError::EtagMismatch { name: name.to_owned(), given: etag.to_owned(), current })
-    }
-
-    fn insert(
-        &mut self,
-        tenant: TenantSalt,
-        mut document: StoredDocument,
-        expires: Option<SystemTime>,
-        limits: &DocumentLimits,
-    ) -> Result<StoredDocument, DocumentError> {
-        let num_documents = self.tenants.get(&tenant).map_or(0, |tenant| tenant.documents.len());
-        check("documents of the tenant", num_documents as u64 + 1, limits.max_documents as u64)?;
-        self.check_bytes(tenant, 0, document.num_bytes(), limits)?;
-        (self.last_serial, self.last_revision) = (self.last_serial + 1, self.last_revision + 1);
-        (document.serial, document.revision) = (self.last_serial, self.last_revision);
-        let num_bytes = document.num_bytes();
-        self.total_bytes += num_bytes;
-        let of_tenant = self.tenants.entry(tenant).or_default();
-        of_tenant.num_bytes += num_bytes;
-        of_tenant.documents.insert(document.key, document.clone());
-        self.membership.send_replace(());
-        self.set_expiry(tenant, document.key, expires);
-        document.expires = expires;
-        Ok(document)
-    }
-
-    fn change(
-        &mut self,
-        tenant: TenantSalt,
-        key: SegmentKey,
-        change: Change,
-        now: SystemTime,
-        limits: &DocumentLimits,
-    ) -> Result<StoredDocument, DocumentError> {
-        let known = self.get(tenant, key).ok_or_else(|| not_found(&name_of(&key)))?;
-        let mut changed = known.clone();
-        changed.display_name = change.display_name.unwrap_or(changed.display_name);
-        changed.labels = change.labels.unwrap_or(changed.labels);
-        let expires = match change.expiry {
-            None => changed.expires,
-            Some(Expiry::Never) => None,
-            Some(Expiry::At(time)) => Some(time),
-            Some(Expiry::After(ttl)) => now.checked_add(ttl),
-        };
-        if changed == *known && expires == known.expires {
-            return Ok(changed);
-        }
-        let (before, after) = (known.num_bytes(), changed.num_bytes());
-        self.check_bytes(tenant, before, after, limits)?;
-        self.last_revision += 1;
-        changed.revision = self.last_revision;
-        self.total_bytes = self.total_bytes - before + after;
-        if let Some(tenant) = self.tenants.get_mut(&tenant) {
-            tenant.num_bytes = tenant.num_bytes - before + after;
-            tenant.documents.insert(key, changed.clone());
-        }
-        self.set_expiry(tenant, key, expires);
-        changed.expires = expires;
-        Ok(changed)
-    }
-
-    fn check_bytes(
-        &self,
-        tenant: TenantSalt,
-        before: u64,
-        after: u64,
-        limits: &DocumentLimits,
-    ) -> Result<(), DocumentError> {
-        let of_tenant = self.tenants.get(&tenant).map_or(0, |tenant| tenant.num_bytes);
-        check("retained bytes of the tenant", of_tenant - before + after, limits.max_tenant_bytes)?;
-        check("retained bytes of all tenants", self.total_bytes - before + after, limits.max_total_bytes)
-    }
-
-    fn set_expiry(&mut self, tenant: TenantSalt, key: SegmentKey, expires: Option<SystemTime>) {
-        let Some(document) = self.get_mut(tenant, key) else { return };
-        let (serial, before) = (document.serial, std::mem::replace(&mut document.expires, expires));
-        if let Some(before) = before {
-            self.expiries.remove(&(before, serial));
-            self.expiring.remove(&serial);
-        }
-        if let Some(expires) = expires {
-            self.expiries.insert((expires, serial));
-            self.expiring.insert(serial, (tenant, key));
-        }
-    }
-
-    fn expire(&mut self, now: SystemTime) {
-        while let Some(&(expires, serial)) = self.expiries.first() {
-            if expires > now {
-                return;
-            }
-            match self.expiring.get(&serial) {
-                Some(&(tenant, key)) => self.remove(tenant, key),
-                None => unreachable!("whatever expires is known by its serial"),
-            }
-        }
-    }
-
-    fn remove(&mut self, tenant: TenantSalt, key: SegmentKey) {
-        self.set_expiry(tenant, key, None);
-        let Some(of_tenant) = self.tenants.get_mut(&tenant) else { return };
-        let Some(document) = of_tenant.documents.remove(&key) else { return };
-        self.membership.send_replace(());
-        let num_bytes = document.num_bytes();
-        of_tenant.num_bytes -= num_bytes;
-        self.total_bytes -= num_bytes;
-        if document.pin != PinState::Unpinned {
-            of_tenant.pinned_tokens -= document.num_tokens();
-        }
-        if document.pin == PinState::Pinned {
-            self.orphaned_pins.push(key);
-        }
-        if of_tenant.documents.is_empty() {
-            self.tenants.remove(&tenant);
-        }
-    }
-}
-
-fn check(what: &'static str, needed: u64, max: u64) -> Result<(), DocumentError> {
-    if needed <= max { Ok(()) } else { Err(DocumentError::Quota { what, needed, max }) }
-}
-
-/// Why there is no document `name`.
-fn not_found(name: &str) -> DocumentError {
-    if parse_name(name).is_none() {
-        let problem = format!("is {name:?}, but must be documents/ and 64 hexadecimal digits");
-        return DocumentError::field("name", problem);
-    }
-    DocumentError::NotFound { name: name.to_owned() }
 }
 
 #[cfg(test)]

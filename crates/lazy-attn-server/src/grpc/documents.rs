@@ -92,7 +92,18 @@ impl DocumentService for DocumentApi {
     ) -> Result<Response<Self::BatchPutDocumentsStream>, Status> {
         let (tenant, deadline, in_flight) = self.enter(&request)?;
         let (answers, ready) = mpsc::channel(MAX_BATCH_IN_FLIGHT);
-        tokio::spawn(read_batch(self.putter.clone(), request.into_inner(), tenant, deadline, answers));
+        let reading =
+            read_batch(self.putter.clone(), request.into_inner(), tenant, deadline, answers.clone());
+        let gate = self.gate.clone();
+        tokio::spawn(async move {
+            let end = tokio::select! {
+                () = reading => return,
+                _ = gate.closed() => status::draining(),
+                status = deadline.passed() => status,
+            };
+            // What was read before is answered before.
+            let _ = answers.send(Err(end)).await;
+        });
         let (sender, receiver) = mpsc::channel(1);
         tokio::spawn(write_batch(ready, sender, in_flight));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
@@ -135,11 +146,11 @@ impl DocumentService for DocumentApi {
         let (name, etag) = (document.name.clone(), document.etag.clone());
         let paths = update_mask.unwrap_or_default().paths;
         let update = Update::of(document, &paths).map_err(|error| status::of_document_error(&error))?;
+        self.registry().check(&update.change).map_err(of_update)?;
         let now = SystemTime::now();
         let change = |etag: &str, change| self.registry().update(tenant, &name, etag, change, now);
         // Nothing changes unless the etag is right; pinning changes it.
-        let mut current =
-            change(&etag, Change::default()).map_err(|error| status::of_document_error(&error))?;
+        let mut current = change(&etag, Change::default()).map_err(of_update)?;
         match update.pinned {
             Some(true) if current.pin == PinState::Unpinned => {
                 self.putter.pin(tenant, &current, deadline).await?;
@@ -150,7 +161,7 @@ impl DocumentService for DocumentApi {
             }
             Some(true) | None => {}
         }
-        current = change("", update.change).map_err(|error| status::of_document_error(&error))?;
+        current = change("", update.change).map_err(of_update)?;
         let document = Some(self.message(current).await?);
         Ok(Response::new(v1::UpdateDocumentResponse { document }))
     }
@@ -296,6 +307,14 @@ fn timestamp(time: SystemTime) -> lazy_attn_proto::Timestamp {
     let seconds = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
     // Below 10^9.
     lazy_attn_proto::Timestamp { seconds, nanos: since.subsec_nanos().cast_signed() }
+}
+
+/// The fields of an update stand in its `document`.
+fn of_update(error: DocumentError) -> Status {
+    status::of_document_error(&match error {
+        DocumentError::Field { field, problem } => DocumentError::field(format!("document.{field}"), problem),
+        other => other,
+    })
 }
 
 /// What an update changes.

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use lazy_attn_engine::{EngineError, Event, PartOutcome, RequestStream};
+use lazy_attn_engine::{EngineError, Event, RequestStream};
 use lazy_attn_proto::v1;
 use lazy_attn_proto::v1::generation_service_server::GenerationService;
 use tokio::sync::mpsc;
@@ -59,11 +59,9 @@ impl GenerationService for GenerationApi {
         let tenant = Caller::of(&request)?;
         let message = request.into_inner();
         let counted = deadline.bound(self.intake.read(move |intake| intake.count(message, tenant))).await?;
-        let cached = counted.parts.iter().filter(|part| part.outcome != PartOutcome::Miss);
-        let cached_prompt_tokens = cached.map(|part| part.num_tokens).sum();
         // At most as many as a request may have.
         let parts = (0..).zip(counted.parts).map(|(index, part)| resolved(index, part)).collect();
-        let prompt_tokens = counted.prompt_tokens;
+        let (prompt_tokens, cached_prompt_tokens) = (counted.prompt_tokens, counted.cached_prompt_tokens);
         Ok(Response::new(v1::CountTokensResponse { prompt_tokens, cached_prompt_tokens, parts }))
     }
 }

@@ -182,7 +182,13 @@ impl Drop for PinGuard {
 
 /// Tokenises the document and refuses one that could never be computed.
 fn read(intake: &Intake, content: &PartContent, tenant: TenantSalt) -> Result<DocumentInfo, Status> {
-    let info = intake.handle.document(content, tenant).map_err(|error| status::of_engine_error(&error))?;
+    let info = intake.handle.document(content, tenant).map_err(|error| match error {
+        EngineError::Invalid { problem, .. } => {
+            let field = if matches!(content, PartContent::Text(_)) { "text" } else { "token_ids" };
+            status::of_convert_error(&ConvertError::field(field, format!("cannot be used: {problem}")))
+        }
+        other => status::of_engine_error(&other),
+    })?;
     let total_blocks = intake.handle.executor_info().num_blocks;
     if info.num_blocks > total_blocks {
         let error = EngineError::NeverFits { needed_blocks: info.num_blocks, total_blocks };
@@ -205,7 +211,17 @@ fn check(request: v1::PutDocumentRequest, intake: &Intake) -> Result<Checked, Co
         let problem = "needs KV that is computed now; choose EAGER or ASYNC, or leave pinned out";
         return Err(ConvertError::field("pinned", problem));
     }
-    let max_bytes = intake.limits.max_part_bytes;
+    let content = content(request.source, intake.limits.max_part_bytes)?;
+    let ttl = duration("ttl", request.ttl)?;
+    let new = NewDocument { display_name: request.display_name, labels: request.labels, ttl };
+    let pin = if request.pinned { Pin::Yes } else { Pin::No };
+    Ok(Checked { content, new, mode, pin })
+}
+
+fn content(
+    source: Option<put_document_request::Source>,
+    max_bytes: usize,
+) -> Result<PartContent, ConvertError> {
     let at_most = |field: &str, num_bytes: usize| {
         if num_bytes <= max_bytes {
             return Ok(());
@@ -213,19 +229,18 @@ fn check(request: v1::PutDocumentRequest, intake: &Intake) -> Result<Checked, Co
         let problem = format!("has {num_bytes} bytes, but at most {max_bytes} are allowed; split it");
         Err(ConvertError::field(field, problem))
     };
-    let content = match request.source {
-        Some(put_document_request::Source::Text(text)) if !text.is_empty() => {
+    let empty = |field| Err(ConvertError::field(field, "is empty; give the document content"));
+    match source {
+        None => empty("source"),
+        Some(put_document_request::Source::Text(text)) if text.is_empty() => empty("text"),
+        Some(put_document_request::Source::Text(text)) => {
             at_most("text", text.len())?;
-            PartContent::Text(text)
+            Ok(PartContent::Text(text))
         }
-        Some(put_document_request::Source::TokenIds(tokens)) if !tokens.ids.is_empty() => {
+        Some(put_document_request::Source::TokenIds(tokens)) if tokens.ids.is_empty() => empty("token_ids"),
+        Some(put_document_request::Source::TokenIds(tokens)) => {
             at_most("token_ids", tokens.ids.len().saturating_mul(4))?;
-            PartContent::Tokens(tokens.ids.into_iter().map(TokenId).collect())
+            Ok(PartContent::Tokens(tokens.ids.into_iter().map(TokenId).collect()))
         }
-        _ => return Err(ConvertError::field("source", "is empty; set text or token_ids, with content")),
-    };
-    let ttl = duration("ttl", request.ttl)?;
-    let new = NewDocument { display_name: request.display_name, labels: request.labels, ttl };
-    let pin = if request.pinned { Pin::Yes } else { Pin::No };
-    Ok(Checked { content, new, mode, pin })
+    }
 }

@@ -3,16 +3,9 @@
 use std::time::Duration;
 
 use lazy_attn_proto::Client;
-use lazy_attn_proto::v1::{self, put_document_request, part};
-use lazy_attn_server::ApiKeys;
+use lazy_attn_proto::v1::{self, part, put_document_request};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
-
-/// Two tenants, each with one key.
-pub(crate) fn keys() -> ApiKeys {
-    let line = |tenant: &str, key: &str| format!("{tenant}:{}\n", blake3::hash(key.as_bytes()).to_hex());
-    ApiKeys::parse(&format!("{}{}", line("red", "red-key"), line("blue", "blue-key"))).unwrap()
-}
 
 /// Puts `tokens`, everything else by default.
 pub(crate) fn put(tokens: &[u32]) -> v1::PutDocumentRequest {
@@ -41,10 +34,8 @@ pub(crate) fn count(request: v1::GenerateRequest) -> v1::CountTokensRequest {
 
 /// Changes the fields `paths` of a document to those of `document`.
 pub(crate) fn update(document: v1::Document, paths: &[&str]) -> v1::UpdateDocumentRequest {
-    let mut request = v1::UpdateDocumentRequest {
-        document: Some(document),
-        update_mask: Some(Default::default()),
-    };
+    let mut request =
+        v1::UpdateDocumentRequest { document: Some(document), update_mask: Some(Default::default()) };
     if let Some(mask) = &mut request.update_mask {
         mask.paths = paths.iter().map(|path| (*path).to_owned()).collect();
     }

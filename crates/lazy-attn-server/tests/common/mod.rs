@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, dead_code, reason = "each test file uses its own part of this")]
 
+pub(crate) mod documents;
 pub(crate) mod measure;
 pub(crate) mod scrape;
 pub(crate) mod tunnel;
@@ -16,8 +17,8 @@ use lazy_attn_proto::v1::{self, generate_response::Event, inline_document, part}
 use lazy_attn_proto::{Client, ClientOptions};
 use lazy_attn_server::convert::{ChatPrompt, ChatRenderer, Collector, Defaults, Limits};
 use lazy_attn_server::{
-    ApiKeys, Exposure, Metrics, Reflection, ServeError, Server, ServerOptions, ServerTls, TenantSecret,
-    Tenants, bind,
+    AdminAccess, ApiKeys, DocumentLimits, Exposure, Metrics, Reflection, ServeError, Server, ServerOptions,
+    ServerTls, TenantSecret, Tenants, bind,
 };
 use lazy_attn_testkit::{FakeConfig, FakeExecutor, FakeProbe, Part};
 use lazy_attn_types::{
@@ -155,6 +156,8 @@ pub(crate) struct Options {
     pub(crate) executor: FakeConfig,
     pub(crate) keys: Option<ApiKeys>,
     pub(crate) tls: Option<ServerTls>,
+    pub(crate) documents: DocumentLimits,
+    pub(crate) admin: AdminAccess,
     /// The system's clock unless given.
     pub(crate) clock: Option<Arc<dyn Clock>>,
 }
@@ -223,6 +226,8 @@ pub(crate) async fn start_over(inner: Box<dyn Executor>, options: Options) -> Ri
             tenants: Tenants::new(secret, options.keys),
             reflection: Reflection::Serve,
             tls: options.tls,
+            documents: options.documents,
+            admin: options.admin,
             metrics: Arc::clone(&metrics),
         },
     )
@@ -281,7 +286,7 @@ pub(crate) fn request(documents: &[Vec<u32>], question: &[u32], max_tokens: u32)
     let document = |tokens: &Vec<u32>| {
         part::Part::InlineDocument(v1::InlineDocument {
             source: Some(inline_document::Source::TokenIds(ids(tokens))),
-            title: String::new(),
+            ..Default::default()
         })
     };
     let parts = documents.iter().map(document).chain([part::Part::TokenIds(ids(question))]);

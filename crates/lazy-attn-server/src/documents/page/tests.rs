@@ -73,7 +73,8 @@ fn orders_go_both_ways_and_equals_stand_in_the_order_of_their_creation() {
 fn conditions_are_read_with_their_quotes_and_joined() {
     let mut documents = [1, 2, 3].map(|serial| document(serial, 5));
     documents[0].labels = BTreeMap::from([("site".into(), "north AND south".into())]);
-    documents[1].labels = BTreeMap::from([("site".into(), r#"a "quoted" \ b"#.into()), ("x=y".into(), "1".into())]);
+    documents[1].labels =
+        BTreeMap::from([("site".into(), r#"a "quoted" \ b"#.into()), ("x=y".into(), "1".into())]);
     documents[1].pin = PinState::Pinning;
     documents[2].display_name = "a = b".into();
     let cases: [(&str, &[u64]); 10] = [
@@ -115,7 +116,8 @@ fn conditions_are_read_with_their_quotes_and_joined() {
 
 #[test]
 fn pages_go_on_where_the_one_before_ended_whatever_came_or_went() {
-    let mut documents: Vec<StoredDocument> = (0..10).map(|serial| document(serial, u32::from(serial % 3))).collect();
+    let mut documents: Vec<StoredDocument> =
+        (0..10).map(|serial| document(serial, u32::from(serial % 3))).collect();
     for (order_by, expected) in [("", "0123456789"), ("token_count desc", "2581470369")] {
         let (mut seen, mut token) = (String::new(), String::new());
         loop {

@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use super::*;
 
 const RED: TenantSalt = TenantSalt([1; 32]);
@@ -147,7 +149,8 @@ fn every_bound_holds_and_says_its_numbers() {
     };
     let registry = Registry::new(limits);
     let quota = |what, needed, max| Err(DocumentError::Quota { what, needed, max });
-    let put = |tenant, index| registry.put(tenant, &info(index, 10), NewDocument::default(), at(0)).map(|_| ());
+    let put =
+        |tenant, index| registry.put(tenant, &info(index, 10), NewDocument::default(), at(0)).map(|_| ());
     assert_eq!((put(RED, 1), put(RED, 2)), (Ok(()), Ok(())));
     assert_eq!(put(RED, 3), quota("retained bytes of the tenant", 3 * size, 2 * size));
     assert_eq!(put(RED, 2), Ok(()), "what is there may be put again");
