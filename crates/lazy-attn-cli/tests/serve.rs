@@ -79,7 +79,7 @@ fn request(documents: &[usize], question: &str, max_tokens: u32) -> v1::Generate
     let document = |&index: &usize| {
         part::Part::InlineDocument(v1::InlineDocument {
             source: Some(inline_document::Source::Text(document(index))),
-            title: String::new(),
+            ..Default::default()
         })
     };
     let parts = documents.iter().map(document).chain([part::Part::Text(question.to_owned())]);

@@ -90,7 +90,7 @@ fn ask_once(
             max_tokens: Some(MAX_ANSWER_TOKENS),
             ..v1::StoppingOptions::default()
         }),
-        cache: Some(v1::CacheOptions { bypass: Some(cache == Cache::Bypassed) }),
+        cache: Some(v1::CacheOptions { bypass: Some(cache == Cache::Bypassed), ..Default::default() }),
         ..v1::GenerateRequest::default()
     };
     let response = ask(session, request, Verbosity::Quiet, &mut |_| Ok(()))?;
