@@ -1,6 +1,7 @@
 //! A plan as the arrays of the executor. Pure.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 
 use lazy_attn_sched::{PlacedSegment, PlannedRun, StepPlan};
 use lazy_attn_types::{BlockId, Run, SegmentHandle, SegmentView, StepInput};
@@ -9,6 +10,7 @@ use lazy_attn_types::{BlockId, Run, SegmentHandle, SegmentView, StepInput};
 #[must_use]
 pub fn flatten(plan: &StepPlan) -> StepInput {
     let mut flattener = Flattener::default();
+    flattener.input.segments.reserve(plan.runs.iter().map(|run| run.num_earlier + 1).sum());
     for run in &plan.runs {
         flattener.push(run);
     }
@@ -18,7 +20,27 @@ pub fn flatten(plan: &StepPlan) -> StepInput {
 #[derive(Default)]
 struct Flattener {
     input: StepInput,
-    first_blocks: HashMap<SegmentHandle, u32>,
+    first_blocks: HashMap<SegmentHandle, u32, BuildHasherDefault<HandleHasher>>,
+}
+
+/// Handles are numbered by the cache, not by clients, so multiplying spreads them well enough; a step of many sequences
+/// over many documents looks thousands of them up.
+#[derive(Default)]
+struct HandleHasher(u64);
+
+impl Hasher for HandleHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&byte| self.write_u64(u64::from(byte)));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // 2^64 over the golden ratio; the table takes its index from the low bits and its tag from the high ones.
+        self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 impl Flattener {

@@ -114,8 +114,8 @@ impl Observer for Unobserved {
 /// Measures the steps; keeps its memory from one to the next.
 pub(crate) struct StepMeter {
     pub(crate) observer: Arc<dyn Observer>,
-    /// Documents that the rows of the planned step read, with their lengths, and who reads them.
-    read: Vec<(SegmentHandle, u32, SequenceId)>,
+    /// Documents that the rows of the planned step read and who reads them, one number to sort by, and their lengths.
+    read: Vec<(u128, u32)>,
     /// Whose runs the planned step has.
     sequences: Vec<SequenceId>,
 }
@@ -137,7 +137,8 @@ impl StepMeter {
         self.sequences.push(run.sequence);
         if run.work.wants_logits() {
             let placed = documents.iter().filter_map(|&index| run.context.get(index));
-            self.read.extend(placed.map(|document| (document.handle, document.num_tokens, run.sequence)));
+            self.read
+                .extend(placed.map(|document| (reading(document.handle, run.sequence), document.num_tokens)));
         }
     }
 
@@ -147,20 +148,25 @@ impl StepMeter {
         self.sequences.dedup();
         let num_sequences = self.sequences.len() as u32; // bounded by `EngineConfig::max_running`
         self.observer.observe(&Observation::Step { took, num_tokens: plan.num_tokens(), num_sequences });
-        self.read.sort_unstable();
+        self.read.sort_unstable_by_key(|(reading, _)| *reading);
         let (mut attended_tokens, mut distinct_tokens) = (0, 0);
-        for group in self.read.chunk_by(|a, b| a.0 == b.0) {
+        for group in self.read.chunk_by(|a, b| a.0 >> 64 == b.0 >> 64) {
             let num_tokens = u64::from(group[0].1);
             attended_tokens += num_tokens * group.len() as u64;
             distinct_tokens += num_tokens;
             // A context may hold a document twice.
-            let num_sequences = group.chunk_by(|a, b| a.2 == b.2).count() as u32;
+            let num_sequences = group.chunk_by(|a, b| a.0 == b.0).count() as u32;
             self.observer.observe(&Observation::DocumentGroup { num_sequences });
         }
         if distinct_tokens > 0 {
             self.observer.observe(&Observation::Sharing { attended_tokens, distinct_tokens });
         }
     }
+}
+
+/// Orders by document, then by who reads it.
+fn reading(document: SegmentHandle, sequence: SequenceId) -> u128 {
+    u128::from(document.0) << 64 | u128::from(sequence.0)
 }
 
 impl fmt::Debug for StepMeter {

@@ -31,6 +31,7 @@ impl<'a> Planner<'a> {
 
     /// Decodes first, then text whose documents are there, then documents, then text that these complete.
     pub(crate) fn plan(mut self, running: &RunningSet) -> Vec<PlannedRun> {
+        self.runs.reserve(running.len() as usize);
         let in_phase = |phase| running.iter().filter(move |running| running.phase == phase);
         for running in in_phase(Phase::Decode) {
             self.push_tail(running, Work::Decode);
@@ -113,7 +114,10 @@ impl<'a> Planner<'a> {
         assert!(self.left > 0, "every decode fits a step: `max_step_tokens` is above `max_running`");
         let first_local = running.num_written;
         let own = PlacedSegment { num_tokens: first_local + 1, ..running.placed_tail() };
-        self.fill_runs.insert(own.handle, self.runs.len());
+        if work == Work::FirstToken {
+            // Looked for once more in this step.
+            self.fill_runs.insert(own.handle, self.runs.len());
+        }
         self.runs.push(PlannedRun {
             sequence: running.sequence.id,
             work,
