@@ -3,6 +3,8 @@
 #![cfg(feature = "embedded-model")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
+#[path = "serve/restart.rs"]
+mod restart;
 mod served;
 
 use std::collections::BTreeMap;
@@ -34,7 +36,12 @@ fn lazyattn(arguments: &[&str]) -> Command {
 }
 
 fn serve(arguments: &[&str]) -> Served {
-    Served::start(lazyattn(&["serve", "--grpc-port", "0"]).args(arguments))
+    serve_on("0", arguments)
+}
+
+/// A server on `port`; 0 takes a free one.
+fn serve_on(port: &str, arguments: &[&str]) -> Served {
+    Served::start(lazyattn(&["serve", "--grpc-port", port]).args(arguments))
 }
 
 impl Served {
