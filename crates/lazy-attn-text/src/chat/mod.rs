@@ -3,6 +3,7 @@
 //! A template comes with a downloaded model, so it is bounded like any input: its length, the instructions it runs and
 //! what it writes. It sees no file, no environment and no clock; the time is given by the caller.
 
+mod bounds;
 mod generation_tag;
 mod json;
 mod strftime;
@@ -106,12 +107,11 @@ impl ChatTemplate {
         environment.set_trim_blocks(true);
         environment.set_lstrip_blocks(true);
         environment.set_fuel(Some(Self::FUEL));
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        bounds::apply(&mut environment);
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
         environment.add_filter("tojson", json::to_json);
         environment.add_function("raise_exception", raise_exception);
-        environment
-            .add_template_owned(TEMPLATE_NAME, generation_tag::replaced(source))
+        bounds::compile(&mut environment, TEMPLATE_NAME, generation_tag::replaced(source))
             .map_err(|error| template_error(&error))?;
         Ok(ChatTemplate { environment, tokens })
     }

@@ -207,3 +207,28 @@ proptest! {
         );
     }
 }
+
+#[test]
+fn one_instruction_cannot_take_all_memory_and_a_chain_of_operators_not_the_stack() {
+    for (source, expected) in [
+        ("{{ '%9999999999d' | format(1) }}", "width"),
+        ("{{ '%*d' | format(9999999999, 1) }}", "width"),
+        ("{{ '{:9999999999}'.format(1) }}", "width"),
+        ("{{ 'x' | indent(9999999999) }}", "width"),
+        ("{{ 'x' | indent(width=9999999999) }}", "width"),
+        ("{{ 'x' * 9999999999 }}", "too large"),
+    ] {
+        let template = ChatTemplate::new(source, TemplateTokens::default()).unwrap();
+        let error = template.render(&ChatInput::default()).unwrap_err().to_string();
+        assert!(error.contains(expected), "{source}: {error}");
+    }
+    for operator in ["-", "not ", "1~", "1|", "1 if 1 else ", "1 and "] {
+        let room = ChatTemplate::MAX_TEMPLATE_BYTES - "{{ 1 }}".len();
+        let source = format!("{{{{ {}1 }}}}", operator.repeat(room / operator.len()));
+        // Right or wrong: it comes back.
+        let _ = ChatTemplate::new(&source, TemplateTokens::default());
+    }
+    let source = "{{ '%5.1f|' | format(2.25) }}{{ '{:>4}'.format('a') }}{{ 'a\nb' | indent(2) }}";
+    let template = ChatTemplate::new(source, TemplateTokens::default()).unwrap();
+    assert_eq!(template.render(&ChatInput::default()).unwrap(), "  2.2|   aa\n  b");
+}
