@@ -13,7 +13,7 @@ use crate::{kernels, shell, tidy};
 const FEATURES: &str = "lazy-attn/candle,lazy-attn-cli/hub,lazy-attn-cli/embedded-model";
 
 /// Not published, so not packaged.
-const UNPUBLISHED: [&str; 2] = ["lazy-attn-testkit", "xtask"];
+const UNPUBLISHED: [&str; 3] = ["lazy-attn-fuzz", "lazy-attn-testkit", "xtask"];
 
 #[derive(Args)]
 pub(crate) struct CiArguments {

@@ -3,6 +3,7 @@
 //! * [`ci`]: the stages of a full check, with a headline and a time each.
 //! * [`tidy`]: the rules of ARCHITECTURE.md and STYLE.md that a machine can check.
 //! * [`mod@bench`]: the CPU benches as one table.
+//! * [`fuzz`]: long runs of the fuzz targets.
 //! * [`kernels`]: compiles the CUDA sources where a compiler is found.
 //! * [`gpu_bundle`]: packs tests, bench and kernels for a machine with a GPU but without Rust.
 //! * [`shell`]: how the others run commands.
@@ -13,6 +14,7 @@ use clap::{Parser, Subcommand};
 
 mod bench;
 mod ci;
+mod fuzz;
 mod gpu_bundle;
 mod kernels;
 mod shell;
@@ -33,6 +35,8 @@ enum Command {
     Tidy,
     /// Runs benches and prints them as one table.
     Bench(bench::BenchArguments),
+    /// Feeds broken files and requests to everything that reads them.
+    Fuzz(fuzz::FuzzArguments),
     /// Compiles `kernels/` into one fat binary and checks registers and spills, where nvcc is found.
     Kernels(kernels::KernelArguments),
     /// Packs the device tests and bench into `target/gpu-bundle`.
@@ -55,6 +59,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Ci(arguments) => ci::run(&root, &arguments),
         Command::Tidy => tidy::run(&root),
         Command::Bench(arguments) => bench::run(&root, &arguments),
+        Command::Fuzz(arguments) => fuzz::run(&root, &arguments),
         Command::Kernels(arguments) => kernels::run(&root, &arguments),
         Command::GpuBundle(arguments) => gpu_bundle::run(&root, &arguments),
     }
