@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use common::documents::{by_name, code_and_reason, eventually, fields, put, stored, update};
-use common::{Options, admitted, answer, collect, document, expected, keys, start};
+use common::{Options, PATIENCE, admitted, answer, collect, document, expected, keys, start};
 use lazy_attn_engine::EngineConfig;
 use lazy_attn_proto::Client;
 use lazy_attn_proto::v1::{
@@ -17,6 +17,8 @@ use lazy_attn_proto::v1::{
 };
 use lazy_attn_testkit::FakeConfig;
 use lazy_attn_types::BlockSize;
+use tokio::time::timeout;
+use tokio_stream::StreamExt;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
@@ -393,6 +395,20 @@ async fn a_batch_answers_every_document_in_order_and_a_bad_one_does_not_end_it()
     assert!(answers.message().await.unwrap().is_none());
     assert_eq!(created, 149);
     rig.baseline().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_its_client_leaves_open_does_not_hold_up_the_drain() {
+    let mut rig = start(Options::default()).await;
+    let mut client = rig.client().await;
+    let idle = tokio_stream::once(put(&document(1))).chain(tokio_stream::pending());
+    let mut answers = client.batch_put_documents(idle).await.unwrap();
+    let first = answers.message().await.unwrap().unwrap();
+    assert!(matches!(first.result, Some(batch_put_documents_response::Result::Response(_))), "{first:?}");
+    rig.drain.take().unwrap().send(()).unwrap();
+    let end = timeout(PATIENCE, answers.message()).await.unwrap().unwrap_err();
+    assert_eq!(code_and_reason(&end), (Code::Unavailable, "DRAINING".to_owned()));
+    timeout(PATIENCE, &mut rig.serving).await.unwrap().unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
