@@ -10,7 +10,10 @@ use clap::{Args, ValueEnum};
 use crate::{kernels, shell, tidy};
 
 /// One feature set for every stage, so that no stage rebuilds what another one built.
-const FEATURES: &str = "lazy-attn/candle,lazy-attn-cli/hub,lazy-attn-cli/embedded-model";
+const FEATURES: &str = "lazy-attn/candle,lazy-attn/cuda,lazy-attn-cli/hub,lazy-attn-cli/embedded-model";
+
+/// Turns on the tests and benches that need a device: they are read here and run where there is one.
+const DEVICE_TESTS: &str = "lazy-attn/cuda-device";
 
 /// Not published, so not packaged.
 const UNPUBLISHED: [&str; 3] = ["lazy-attn-fuzz", "lazy-attn-testkit", "xtask"];
@@ -127,6 +130,7 @@ impl Stage {
 fn clippy(root: &Path) -> Result<Outcome> {
     let mut command = shell::cargo(root);
     command.args(["clippy", "--workspace", "--all-targets", "--features", FEATURES]);
+    command.args(["--features", DEVICE_TESTS]);
     shell::run(command.args(["--", "-D", "warnings"]))?;
     Ok(passed())
 }
