@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use client::{ChatArgs, RemoteArgs};
 
 use crate::config::ServeArgs;
+use crate::logging::LogFormat;
 
 /// Answers questions over documents whose KV cache is computed once and reused at any place.
 #[derive(Debug, Parser)]
@@ -67,6 +68,9 @@ pub(crate) struct EngineArgs {
     /// What is logged on stderr: error, warn, info, debug or trace, or a filter such as `lazy_attn_engine=debug`
     #[arg(long, global = true, value_name = "LEVEL", default_value = "warn")]
     pub(crate) log_level: String,
+    /// How it is logged: lines for people, or one JSON object per line
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    pub(crate) log_format: LogFormat,
 }
 
 /// What to do.

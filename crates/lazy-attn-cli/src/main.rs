@@ -1,7 +1,8 @@
 //! `lazyattn`: answers questions over documents whose KV cache is computed once and reused at any place.
 //!
 //! The only crate that names both halves of the engine. Reading order: `args` what may be written, `config` and the settings
-//! that do not stand there, `exit` how it ends, `session` the composition root, `prompt` and `documents` what goes in, `ask` one request, `remote` the same through a
+//! that do not stand there, `exit` how it ends, `logging`
+//! what is said meanwhile, `session` the composition root, `prompt` and `documents` what goes in, `ask` one request, `remote` the same through a
 //! server, `commands`, `ui`.
 
 mod args;
@@ -10,6 +11,7 @@ mod commands;
 mod config;
 mod documents;
 mod exit;
+mod logging;
 mod prompt;
 mod remote;
 mod session;
@@ -17,25 +19,29 @@ mod ui;
 
 use std::env;
 use std::ffi::OsString;
-use std::io;
 use std::process::ExitCode;
 
 use clap::CommandFactory;
-use tracing_subscriber::EnvFilter;
 
 use crate::args::{Cli, Command};
 use crate::config::{Resolved, resolve};
 use crate::exit::{Exit, Failure};
+use crate::logging::LogFormat;
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = env::args_os().collect();
     let matches = Cli::command().get_matches_from(&arguments);
-    let resolved = resolve(arguments, &matches, env::vars_os());
-    match resolved.and_then(|resolved| run(&resolved)) {
+    // Until it is known that a program reads it.
+    let mut log = LogFormat::Text;
+    let ended = resolve(arguments, &matches, env::vars_os()).and_then(|resolved| {
+        log = logging::start(&resolved.cli.engine)?;
+        run(&resolved)
+    });
+    match ended {
         Ok(exit) => exit.into(),
         Err(failure) => {
             if let Some(line) = failure.line() {
-                eprintln!("error: {line}");
+                log.fail(&line);
             }
             failure.exit.into()
         }
@@ -43,7 +49,6 @@ fn main() -> ExitCode {
 }
 
 fn run(Resolved { cli, values }: &Resolved) -> Result<Exit, Failure> {
-    start_logging(&cli.engine.log_level)?;
     match &cli.command {
         Command::Run(args) => commands::run::run(&cli.engine, args),
         Command::Chat(args) => commands::chat::chat(&cli.engine, args),
@@ -54,12 +59,4 @@ fn run(Resolved { cli, values }: &Resolved) -> Result<Exit, Failure> {
         Command::Doctor(args) => commands::doctor::doctor(&cli.engine, *args),
         Command::Models(args) => commands::models::models(args),
     }
-}
-
-fn start_logging(level: &str) -> Result<(), Failure> {
-    let filter = EnvFilter::try_new(level).map_err(|error| {
-        Failure::usage(format!("--log-level {level:?} is not a level or filter: {error}"))
-    })?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
-    Ok(())
 }

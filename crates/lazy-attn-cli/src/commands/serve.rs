@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 use crate::args::EngineArgs;
 use crate::config::{BoundArgs, ServeArgs};
 use crate::exit::{Exit, Failure};
+use crate::logging::LogFormat;
 use crate::session::{Session, Tuning};
 use crate::ui::Verbosity;
 
@@ -31,16 +32,15 @@ pub(crate) fn serve(engine: &EngineArgs, args: &ServeArgs) -> Result<Exit, Failu
     let exposed = exposure(args.insecure_bind || tls.is_some());
     let scheme = if tls.is_some() { "https" } else { "http" };
     let listener = runtime.block_on(bind(address, exposed))?;
-    let metrics_listener = match args.metrics_port {
-        Some(port) => {
-            let address = SocketAddr::new(args.metrics_host, port);
-            // Metrics are never encrypted, so certificates are no leave to show them to other machines.
-            Some(runtime.block_on(bind(address, exposure(args.insecure_bind)))?)
-        }
-        None => None,
-    };
+    let metrics_address = args.metrics_port.map(|port| SocketAddr::new(args.metrics_host, port));
+    // Metrics are never encrypted, so certificates are no leave to show them to other machines.
+    let metrics_listener = metrics_address.map(|address| bind(address, exposure(args.insecure_bind)));
+    let metrics_listener = metrics_listener.map(|binding| runtime.block_on(binding)).transpose()?;
     let is_described = args.host.is_loopback() || args.grpc_reflection;
-    let session = Session::tuned(engine, tuning, Verbosity::Normal)?;
+    // Bars are for people.
+    let log = engine.log_format;
+    let verbosity = if log == LogFormat::Text { Verbosity::Normal } else { Verbosity::Quiet };
+    let session = Session::tuned(engine, tuning, verbosity)?;
     let server = Server::new(
         session.handle(),
         ServerOptions {
@@ -73,7 +73,8 @@ pub(crate) fn serve(engine: &EngineArgs, args: &ServeArgs) -> Result<Exit, Failu
         session.model.num_threads,
         listener.local_addr()?
     );
-    let result = runtime.block_on(run(server, listener, &ready));
+    log.announce(&ready);
+    let result = runtime.block_on(run(server, listener, log));
     // Connections that did not close in time end with the process.
     runtime.shutdown_background();
     result
@@ -104,7 +105,7 @@ fn tuning(engine: &EngineArgs, args: &ServeArgs) -> Result<Tuning, Failure> {
     })
 }
 
-async fn run(server: Server, listener: TcpListener, ready: &str) -> Result<Exit, Failure> {
+async fn run(server: Server, listener: TcpListener, log: LogFormat) -> Result<Exit, Failure> {
     let mut signals = Signals::new()?;
     let (drain, draining) = oneshot::channel();
     let serving = server.serve(listener, async {
@@ -112,17 +113,16 @@ async fn run(server: Server, listener: TcpListener, ready: &str) -> Result<Exit,
         let _: Result<(), _> = draining.await;
     });
     tokio::pin!(serving);
-    eprintln!("{ready}");
     tokio::select! {
         result = &mut serving => return Ok(result.map(|()| Exit::Success)?),
         () = signals.next() => {}
     }
-    eprintln!("draining: requests in flight finish, new ones are refused; a second signal stops at once");
+    log.announce("draining: requests in flight finish, new ones are refused; a second signal stops at once");
     drop(drain);
     tokio::select! {
         result = &mut serving => Ok(result.map(|()| Exit::Success)?),
         () = signals.next() => {
-            eprintln!("stopped with requests in flight");
+            log.announce("stopped with requests in flight");
             Ok(Exit::Failed)
         }
     }

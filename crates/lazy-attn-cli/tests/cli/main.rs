@@ -10,6 +10,7 @@ mod chat;
 #[cfg(feature = "embedded-model")]
 #[path = "../served/mod.rs"]
 mod served;
+mod settings;
 
 use std::ffi::OsStr;
 use std::io::Write;
