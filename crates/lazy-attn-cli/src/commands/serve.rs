@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use lazy_attn_engine::EngineConfig;
 use lazy_attn_server::convert::{Defaults, Limits};
@@ -16,7 +17,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 use crate::args::EngineArgs;
-use crate::config::{BoundArgs, ServeArgs};
+use crate::config::{BoundArgs, DocumentArgs, ServeArgs};
 use crate::exit::{Exit, Failure};
 use crate::logging::LogFormat;
 use crate::session::{Session, Tuning};
@@ -51,8 +52,8 @@ pub(crate) fn serve(engine: &EngineArgs, args: &ServeArgs) -> Result<Exit, Failu
             tenants,
             reflection: if is_described { Reflection::Serve } else { Reflection::Omit },
             tls,
-            documents: DocumentLimits::default(),
-            admin: AdminAccess::Refuse,
+            documents: document_limits(&args.documents),
+            admin: if args.allow_drain { AdminAccess::Allow } else { AdminAccess::Refuse },
             metrics: session.metrics.clone(),
         },
     )?;
@@ -103,6 +104,18 @@ fn tuning(engine: &EngineArgs, args: &ServeArgs) -> Result<Tuning, Failure> {
         served_name: args.served_model_name.clone(),
         max_context_tokens: max_model_len,
     })
+}
+
+fn document_limits(args: &DocumentArgs) -> DocumentLimits {
+    let default = DocumentLimits::default();
+    DocumentLimits {
+        max_documents: args.max_documents as usize,
+        max_tenant_bytes: args.tenant_document_memory.0,
+        max_total_bytes: args.document_memory.0,
+        max_pinned_tokens: args.max_pinned_tokens.unwrap_or(default.max_pinned_tokens),
+        default_ttl: args.document_ttl.map(Duration::from_secs).or(default.default_ttl),
+        ..default
+    }
 }
 
 async fn run(server: Server, listener: TcpListener, log: LogFormat) -> Result<Exit, Failure> {
@@ -182,4 +195,20 @@ fn tenants(args: &ServeArgs) -> Result<Tenants, Failure> {
 
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     fs::read(path).map_err(|error| Failure::usage(format!("cannot read {}: {error}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::{Cli, Command};
+
+    #[test]
+    fn the_defaults_are_those_of_the_engine_and_the_server() {
+        let cli = Cli::parse_from(["lazyattn", "serve"]);
+        let Command::Serve(args) = &cli.command else { panic!("{cli:?}") };
+        assert_eq!(tuning(&cli.engine, args).unwrap().engine, EngineConfig::default());
+        assert_eq!(document_limits(&args.documents), DocumentLimits::default());
+    }
 }

@@ -11,6 +11,6 @@ mod suggest;
 mod table;
 
 pub(crate) use layers::{Resolved, Value, check_file, resolve};
-pub(crate) use settings::{BoundArgs, ServeArgs};
+pub(crate) use settings::{BoundArgs, DocumentArgs, ServeArgs};
 #[cfg(test)]
 pub(crate) use table::Settings;

@@ -9,6 +9,8 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args};
 
+use crate::args::ByteSize;
+
 /// `serve`.
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
@@ -50,8 +52,35 @@ pub(crate) struct ServeArgs {
     /// Name of the model in requests, answers and metrics; that of its file if absent
     #[arg(long, value_name = "NAME")]
     pub(crate) served_model_name: Option<String>,
+    /// Let everybody who may ask also end the server (`Drain`)
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false,
+          default_missing_value = "true", action = ArgAction::Set, value_name = "BOOL")]
+    pub(crate) allow_drain: bool,
     #[command(flatten)]
     pub(crate) bounds: BoundArgs,
+    #[command(flatten)]
+    pub(crate) documents: DocumentArgs,
+}
+
+/// What registered documents can take.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Registered documents")]
+pub(crate) struct DocumentArgs {
+    /// Most registered documents of one tenant
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) max_documents: u32,
+    /// Most memory for the tokens of one tenant's registered documents
+    #[arg(long, value_name = "SIZE", default_value = "256MiB")]
+    pub(crate) tenant_document_memory: ByteSize,
+    /// Most memory for the tokens of all registered documents
+    #[arg(long, value_name = "SIZE", default_value = "1GiB")]
+    pub(crate) document_memory: ByteSize,
+    /// Most tokens of documents that one tenant may pin; only --max-pinned-percent bounds them if absent
+    #[arg(long, value_name = "N")]
+    pub(crate) max_pinned_tokens: Option<u64>,
+    /// After how many seconds a document that names no time is forgotten; never if absent
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) document_ttl: Option<u64>,
 }
 
 /// What requests can take together.

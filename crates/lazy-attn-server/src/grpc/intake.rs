@@ -42,6 +42,8 @@ impl Intake {
         // The scheduler refuses early what cannot be in time, and does not start what is late already.
         request.timeout = deadline.left();
         let stream = self.handle.submit(request).map_err(|error| status::of_engine_error(&error))?;
+        // Whoever looks for a request in the log knows the name that they gave it.
+        tracing::debug!(request_id = stream.request().0, name = reply.request_id, "named");
         for name in names {
             // One that was deleted just now is used for the last time.
             let _ = self.registry.use_document(tenant, &name, SystemTime::now());
