@@ -99,6 +99,18 @@ async fn an_encrypted_server_answers_only_clients_with_a_certificate_it_knows() 
     let identity = ClientIdentity { certificate_pem: pem("client.pem"), key_pem: pem("client.key") };
     assert!(served.ask(options(None), marked_request(3)).await.is_err());
     assert!(served.ask(options(Some(identity)), marked_request(3)).await.is_ok());
+    let request = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("asked-over-tls.json");
+    std::fs::write(&request, r#"{"parts": [{"text": "a"}], "stopping": {"maxTokens": 1}}"#).unwrap();
+    let generate = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lazyattn"));
+        command.args(["generate", "--server", &served.url, "--request"]).arg(&request).args(more);
+        command.output().unwrap().status.code()
+    };
+    let [cert, key] = ["client.pem", "client.key"].map(path);
+    assert_eq!(generate(&[]), Some(2));
+    assert_eq!(generate(&["--tls-ca", &ca]), Some(6));
+    assert_eq!(generate(&["--tls-ca", &ca, "--tls-client-cert", &key, "--tls-client-key", &key]), Some(2));
+    assert_eq!(generate(&["--tls-ca", &ca, "--tls-client-cert", &cert, "--tls-client-key", &key]), Some(0));
 }
 
 #[test]
