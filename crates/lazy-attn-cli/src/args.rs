@@ -1,6 +1,8 @@
-//! What may be written on the command line; `client` for the commands that can talk to a server.
+//! What may be written on the command line; `client` for the commands that can talk to a server, `docs` for the one that
+//! always does.
 
 mod client;
+mod docs;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -9,6 +11,7 @@ use std::str::FromStr;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use client::{ChatArgs, RemoteArgs};
+pub(crate) use docs::{DocsArgs, DocsCommand, DocsOptions, ListArgs, NamesArgs, PutArgs, Ttl};
 
 use crate::config::ServeArgs;
 use crate::logging::LogFormat;
@@ -84,6 +87,8 @@ pub(crate) enum Command {
     Generate(GenerateArgs),
     /// Answer requests over gRPC until SIGTERM, then finish what is in flight
     Serve(Box<ServeArgs>),
+    /// Register documents with a server, list and forget them
+    Docs(DocsArgs),
     /// Ask the embedded model about bundled documents in several orders
     Demo(DemoArgs),
     /// Print or check the settings of `serve`

@@ -30,6 +30,19 @@ pub(crate) fn read_all(dir: Option<&Path>, files: &[PathBuf]) -> Result<Vec<Text
     paths.iter().map(|path| read(path)).collect()
 }
 
+/// The files of `paths`; of a folder, those that are documents.
+pub(crate) fn text_paths(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
+    let mut files = Vec::new();
+    for path in paths {
+        if path.is_dir() {
+            files.extend(text_files(path)?);
+        } else {
+            files.push(path.clone());
+        }
+    }
+    Ok(files)
+}
+
 fn text_files(dir: &Path) -> Result<Vec<PathBuf>, Failure> {
     let cannot_list = |error| Failure::usage(format!("cannot list {}: {error}", dir.display()));
     let mut paths = Vec::new();
@@ -47,7 +60,8 @@ fn text_files(dir: &Path) -> Result<Vec<PathBuf>, Failure> {
     Ok(paths)
 }
 
-fn read(path: &Path) -> Result<TextDocument, Failure> {
+/// The document of one file.
+pub(crate) fn read(path: &Path) -> Result<TextDocument, Failure> {
     let name = path.display();
     let cannot_read = |error| Failure::usage(format!("cannot read {name}: {error}"));
     let max = Limits::default().max_part_bytes as u64;

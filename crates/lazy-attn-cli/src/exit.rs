@@ -167,16 +167,21 @@ impl From<Status> for Failure {
         }
         let details = status.get_error_details();
         let reason = details.error_info().map_or("", |info| info.reason.as_str());
-        let exit = match (status.code(), reason) {
-            (Code::ResourceExhausted | Code::DeadlineExceeded, _)
-            | (_, "CONTEXT_TOO_LONG" | "KV_NEVER_FITS") => Exit::TooLarge,
-            (Code::InvalidArgument | Code::NotFound | Code::Unauthenticated | Code::OutOfRange, _) => {
-                Exit::Usage
-            }
-            (Code::Unavailable | Code::Cancelled, _) => Exit::Server,
-            _ => Exit::Internal,
-        };
+        let exit = exit_of_status(status.code(), reason);
         Failure::new(exit, format!("the server answered: {}", status.message()))
+    }
+}
+
+/// The code of a refusal, by the server's status and the reason it gives to programs.
+pub(crate) fn exit_of_status(code: Code, reason: &str) -> Exit {
+    match (code, reason) {
+        (Code::ResourceExhausted | Code::DeadlineExceeded, _) | (_, "CONTEXT_TOO_LONG" | "KV_NEVER_FITS") => {
+            Exit::TooLarge
+        }
+        (Code::InvalidArgument | Code::NotFound | Code::FailedPrecondition | Code::OutOfRange, _)
+        | (Code::Unauthenticated | Code::PermissionDenied, _) => Exit::Usage,
+        (Code::Unavailable | Code::Cancelled, _) => Exit::Server,
+        _ => Exit::Internal,
     }
 }
 

@@ -54,6 +54,7 @@ fn run(Resolved { cli, values }: &Resolved) -> Result<Exit, Failure> {
         Command::Chat(args) => commands::chat::chat(&cli.engine, args),
         Command::Generate(args) => commands::generate::generate(&cli.engine, args),
         Command::Serve(args) => commands::serve::serve(&cli.engine, args),
+        Command::Docs(args) => commands::docs::docs(args),
         Command::Demo(args) => commands::demo::demo(&cli.engine, args),
         Command::Config(args) => commands::config::config(args, values),
         Command::Doctor(args) => commands::doctor::doctor(&cli.engine, *args),

@@ -18,9 +18,11 @@ pub(crate) enum Verbosity {
 
 const BYTES_STYLE: &str = "{msg:>11} [{bar:32}] {bytes}/{total_bytes} {bytes_per_sec} {eta}";
 const TOKENS_STYLE: &str = "{msg:>11} [{bar:32}] {pos}/{len} tokens {eta}";
+const DOCUMENTS_STYLE: &str = "{msg:>11} [{bar:32}] {pos}/{len} documents {eta}";
 /// Work below this is over before anybody could read of it.
 const MIN_REPORTED_BYTES: u64 = 64 << 20;
 const MIN_REPORTED_TOKENS: u64 = 512;
+const MIN_REPORTED_DOCUMENTS: u64 = 5;
 
 /// One task: a bar, or lines at every tenth.
 #[derive(Debug)]
@@ -99,6 +101,29 @@ impl Progress for LoadProgress {
                 task.end();
             }
         });
+    }
+}
+
+/// Shows how many documents are registered.
+#[derive(Debug)]
+pub(crate) struct PutProgress {
+    task: Option<Task>,
+}
+
+impl PutProgress {
+    pub(crate) fn new(verbosity: Verbosity, num_documents: u64) -> PutProgress {
+        let is_shown = verbosity == Verbosity::Normal && num_documents >= MIN_REPORTED_DOCUMENTS;
+        PutProgress { task: is_shown.then(|| Task::begin("registering", num_documents, DOCUMENTS_STYLE)) }
+    }
+
+    pub(crate) fn set(&mut self, num_documents: u64) {
+        self.task.iter_mut().for_each(|task| task.set(num_documents));
+    }
+}
+
+impl Drop for PutProgress {
+    fn drop(&mut self) {
+        self.task.iter().for_each(Task::end);
     }
 }
 

@@ -8,6 +8,8 @@ mod bad_model;
 #[cfg(feature = "embedded-model")]
 mod chat;
 #[cfg(feature = "embedded-model")]
+mod docs;
+#[cfg(feature = "embedded-model")]
 #[path = "../served/mod.rs"]
 mod served;
 mod settings;
