@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 
-use crate::{kernels, shell, tidy};
+use crate::{kernels, python, shell, tidy};
 
 /// One feature set for every stage, so that no stage rebuilds what another one built.
-const FEATURES: &str = "lazy-attn/candle,lazy-attn/cuda,lazy-attn-cli/hub,lazy-attn-cli/embedded-model";
+pub(crate) const FEATURES: &str = "lazy-attn/candle,lazy-attn/cuda,lazy-attn-cli/hub,lazy-attn-cli/embedded-model";
 
 /// Turns on the tests and benches that need a device: they are read here and run where there is one.
 const DEVICE_TESTS: &str = "lazy-attn/cuda-device";
@@ -39,6 +39,8 @@ enum Stage {
     Doctest,
     /// Every example of every published crate runs to its end.
     Examples,
+    /// The Python example against the built server, where Python and its packages can be had.
+    Python,
     /// rustdoc without a warning.
     Doc,
     /// Licences, advisories and duplicate dependencies, where cargo-deny is installed.
@@ -119,6 +121,7 @@ impl Stage {
             Stage::Test => test(root),
             Stage::Doctest => doctest(root),
             Stage::Examples => examples(root),
+            Stage::Python => python::run(root),
             Stage::Doc => doc(root),
             Stage::Deny => deny(root),
             Stage::Package => package(root),

@@ -6,6 +6,7 @@
 //! * [`fuzz`]: long runs of the fuzz targets.
 //! * [`kernels`]: compiles the CUDA sources where a compiler is found.
 //! * [`gpu_bundle`]: packs tests, bench and kernels for a machine with a GPU but without Rust.
+//! * [`python`]: the Python example against a real server.
 //! * [`shell`]: how the others run commands.
 
 use std::process::ExitCode;
@@ -17,6 +18,7 @@ mod ci;
 mod fuzz;
 mod gpu_bundle;
 mod kernels;
+mod python;
 mod shell;
 mod tidy;
 
