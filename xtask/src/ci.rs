@@ -10,7 +10,8 @@ use clap::{Args, ValueEnum};
 use crate::{kernels, python, shell, tidy};
 
 /// One feature set for every stage, so that no stage rebuilds what another one built.
-pub(crate) const FEATURES: &str = "lazy-attn/candle,lazy-attn/cuda,lazy-attn-cli/hub,lazy-attn-cli/embedded-model";
+pub(crate) const FEATURES: &str =
+    "lazy-attn/candle,lazy-attn/cuda,lazy-attn-cli/hub,lazy-attn-cli/embedded-model";
 
 /// Turns on the tests and benches that need a device: they are read here and run where there is one.
 const DEVICE_TESTS: &str = "lazy-attn/cuda-device";

@@ -80,8 +80,12 @@ fn binary(root: &Path) -> Result<PathBuf> {
     command.args(["test", "--no-run", "--workspace", "--features", FEATURES, "--test", "cli"]);
     let messages = shell::read(command.args(["--message-format", "json-render-diagnostics"]))?;
     let parsed = messages.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let mut binaries = parsed
-        .filter(|message| message["target"]["kind"][0] == "bin" && message["target"]["name"] == "lazyattn");
+    // Its unit tests have the same name.
+    let mut binaries = parsed.filter(|message| {
+        message["target"]["kind"][0] == "bin"
+            && message["target"]["name"] == "lazyattn"
+            && message["profile"]["test"] == false
+    });
     let path = binaries.find_map(|message| message["executable"].as_str().map(PathBuf::from));
     path.context("cargo named no binary `lazyattn`")
 }
