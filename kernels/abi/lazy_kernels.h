@@ -31,6 +31,15 @@ enum {
     LA_KV_FP8_E4M3 = 3,
 };
 
+// LaSeen::flags
+enum {
+    LA_SEEN_REPEATED = 1,  // in the prompt or the output: the repetition penalty applies
+};
+
+// What argmax and sample write instead of a token.
+#define LA_NOT_FINITE 0xFFFFFFFFu       // a logit is NaN or plus infinity
+#define LA_NOTHING_ALLOWED 0xFFFFFFFEu  // all logits are minus infinity
+
 // Keys of one segment, as one context or a group of contexts sees them.
 typedef struct LaPart {
     int32_t first_block;  // entry of LaPlan::block_ids that holds the segment's token 0
@@ -143,6 +152,109 @@ typedef struct LaAppend {
     int64_t v_stride;
 } LaAppend;
 
+// Parameters of la_rms_norm_*.
+typedef struct LaNorm {
+    const void *x;       // [num_rows, width]
+    void *residual;      // the same shape: x is added to it; or null
+    const void *weight;  // [width]
+    void *out;           // [num_rows, width]
+    uint32_t num_rows;
+    uint32_t width;  // a multiple of 8
+    float eps;
+    uint32_t reserved;  // zero
+} LaNorm;
+
+// Parameters of la_silu_mul_*.
+typedef struct LaSiluMul {
+    const void *gate_up;  // [num_rows, 2 * width], the gate first
+    void *out;            // [num_rows, width]
+    uint32_t num_rows;
+    uint32_t width;  // a multiple of 8
+} LaSiluMul;
+
+// Parameters of la_gather.
+typedef struct LaGather {
+    const void *table;    // [num_table_rows, width] of 16-bit elements
+    const uint32_t *ids;  // [num_rows]
+    void *out;            // [num_rows, width]
+    uint32_t num_rows;
+    uint32_t width;  // a multiple of 8
+    uint32_t num_table_rows;
+    uint32_t reserved;  // zero
+} LaGather;
+
+// Parameters of la_qkv_norm_*.
+typedef struct LaQkvNorm {
+    void *qkv;             // [num_tokens, num_q_heads + 2 * num_kv_heads, head_dim]: queries, keys, values; changed in place
+    const void *bias;      // [num_q_heads + 2 * num_kv_heads, head_dim], or null
+    const void *q_weight;  // [head_dim], or null: no norm
+    const void *k_weight;  // [head_dim], null if the other is
+    uint32_t num_tokens;
+    uint32_t num_q_heads;
+    uint32_t num_kv_heads;
+    float eps;
+} LaQkvNorm;
+
+// How the token of one row is chosen.
+typedef struct LaSampling {
+    uint64_t seed;      // of the sequence
+    uint64_t step;      // tokens it has generated: the number of the draw
+    float temperature;  // zero: the most likely token
+    float top_p;        // share of weight that is kept; one: all
+    float min_p;        // weight below which a token is dropped, the most likely one weighing one
+    uint32_t top_k;     // tokens that are kept; zero: all
+    float repetition;   // logits of repeated tokens are divided by it, or multiplied if negative
+    float presence;     // taken from logits of generated tokens
+    float frequency;    // the same, for each time
+    uint32_t reserved;  // zero
+} LaSampling;
+
+// A token of a row whose logit changes.
+typedef struct LaSeen {
+    uint32_t row;
+    uint32_t token;
+    uint32_t count;  // times it was generated
+    uint32_t flags;  // LA_SEEN_*
+    float bias;      // added last
+} LaSeen;
+
+// Parameters of la_penalize.
+typedef struct LaPenalize {
+    float *logits;           // [num_rows, vocab_size], changed in place
+    const LaSampling *rows;  // [num_rows]
+    const LaSeen *seen;      // [num_seen], no token twice in a row
+    uint32_t num_rows;
+    uint32_t vocab_size;
+    uint32_t num_seen;
+    uint32_t reserved;  // zero
+} LaPenalize;
+
+// Parameters of la_argmax and la_sample.
+typedef struct LaSample {
+    const float *logits;     // [num_rows, vocab_size]
+    const LaSampling *rows;  // [num_rows]; argmax reads none
+    uint32_t *tokens;        // [num_rows], or LA_NOT_FINITE or LA_NOTHING_ALLOWED
+    uint32_t num_rows;
+    uint32_t vocab_size;  // 2^19 at most
+} LaSample;
+
+// A block that is copied.
+typedef struct LaCopy {
+    uint32_t from;
+    uint32_t to;        // read by no copy of the launch, and written by one
+    int32_t distance;   // re-encoding: what its keys are rotated by
+    uint32_t reserved;  // zero
+} LaCopy;
+
+// Parameters of la_copy_blocks and la_reencode_*.
+typedef struct LaCopyBlocks {
+    LaKv kv;
+    LaRope rope;           // re-encoding only
+    const LaCopy *copies;  // [num_copies]
+    uint32_t num_copies;
+    uint32_t reserved;  // zero
+} LaCopyBlocks;
+
 static_assert(sizeof(void *) == 8, "device addresses have 64 bits");
 static_assert(sizeof(LaPart) == 20 && offsetof(LaPart, start) == 12, "LaPart differs from abi.rs");
 static_assert(sizeof(LaItem) == 20 && offsetof(LaItem, first_slot) == 16, "LaItem differs from abi.rs");
@@ -153,6 +265,16 @@ static_assert(sizeof(LaKv) == 56 && offsetof(LaKv, head_dim) == 52, "LaKv differ
 static_assert(sizeof(LaAttend) == 192 && offsetof(LaAttend, num_q_heads) == 176, "LaAttend differs from abi.rs");
 static_assert(sizeof(LaMerge) == 88 && offsetof(LaMerge, num_q_heads) == 80, "LaMerge differs from abi.rs");
 static_assert(sizeof(LaAppend) == 120 && offsetof(LaAppend, k_stride) == 104, "LaAppend differs from abi.rs");
+static_assert(sizeof(LaNorm) == 48 && offsetof(LaNorm, num_rows) == 32, "LaNorm differs from abi.rs");
+static_assert(sizeof(LaSiluMul) == 24 && offsetof(LaSiluMul, width) == 20, "LaSiluMul differs from abi.rs");
+static_assert(sizeof(LaGather) == 40 && offsetof(LaGather, num_table_rows) == 32, "LaGather differs from abi.rs");
+static_assert(sizeof(LaQkvNorm) == 48 && offsetof(LaQkvNorm, eps) == 44, "LaQkvNorm differs from abi.rs");
+static_assert(sizeof(LaSampling) == 48 && offsetof(LaSampling, top_k) == 28, "LaSampling differs from abi.rs");
+static_assert(sizeof(LaSeen) == 20 && offsetof(LaSeen, bias) == 16, "LaSeen differs from abi.rs");
+static_assert(sizeof(LaPenalize) == 40 && offsetof(LaPenalize, num_seen) == 32, "LaPenalize differs from abi.rs");
+static_assert(sizeof(LaSample) == 32 && offsetof(LaSample, vocab_size) == 28, "LaSample differs from abi.rs");
+static_assert(sizeof(LaCopy) == 16 && offsetof(LaCopy, distance) == 8, "LaCopy differs from abi.rs");
+static_assert(sizeof(LaCopyBlocks) == 88 && offsetof(LaCopyBlocks, copies) == 72, "LaCopyBlocks differs from abi.rs");
 
 // First byte of element `dim` of the token in `slot` of a block of 16-bit elements. Panels of 8 tokens x 64 elements, 1024
 // bytes each, swizzled as a tensor core reads them: group g of 16 bytes of row r lies at place g ^ r.

@@ -5,6 +5,10 @@
 
 use std::mem::{align_of, offset_of, size_of};
 
+mod elementwise;
+
+pub use elementwise::*;
+
 /// An address in device memory; never dereferenced on the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(transparent)]
@@ -258,7 +262,7 @@ macro_rules! struct_abi {
 }
 
 /// Every struct of the header.
-pub const STRUCTS: [StructAbi; 12] = [
+pub const STRUCTS: [StructAbi; 22] = [
     struct_abi!(LaPart { first_block, key_begin, key_end, start, flags }),
     struct_abi!(LaItem { part_begin, part_end, row_begin, row_end, first_slot }),
     struct_abi!(LaRow { token, base }),
@@ -283,11 +287,35 @@ pub const STRUCTS: [StructAbi; 12] = [
     }),
     struct_abi!(LaMerge { plan, partials, out, num_q_heads, reserved }),
     struct_abi!(LaAppend { kv, rope, writes, num_writes, k, v, k_stride, v_stride }),
+    struct_abi!(LaNorm { x, residual, weight, out, num_rows, width, eps, reserved }),
+    struct_abi!(LaSiluMul { gate_up, out, num_rows, width }),
+    struct_abi!(LaGather { table, ids, out, num_rows, width, num_table_rows, reserved }),
+    struct_abi!(LaQkvNorm { qkv, bias, q_weight, k_weight, num_tokens, num_q_heads, num_kv_heads, eps }),
+    struct_abi!(LaSampling {
+        seed,
+        step,
+        temperature,
+        top_p,
+        min_p,
+        top_k,
+        repetition,
+        presence,
+        frequency,
+        reserved
+    }),
+    struct_abi!(LaSeen { row, token, count, flags, bias }),
+    struct_abi!(LaPenalize { logits, rows, seen, num_rows, vocab_size, num_seen, reserved }),
+    struct_abi!(LaSample { logits, rows, tokens, num_rows, vocab_size }),
+    struct_abi!(LaCopy { from, to, distance, reserved }),
+    struct_abi!(LaCopyBlocks { kv, rope, copies, num_copies, reserved }),
 ];
 
 /// Every named constant of the header.
-pub const CONSTANTS: [(&str, i64); 6] = [
+pub const CONSTANTS: [(&str, i64); 9] = [
     ("LA_PART_CAUSAL", PART_CAUSAL as i64),
+    ("LA_SEEN_REPEATED", SEEN_REPEATED as i64),
+    ("LA_NOT_FINITE", NOT_FINITE as i64),
+    ("LA_NOTHING_ALLOWED", NOTHING_ALLOWED as i64),
     ("LA_WRITES_OUTPUT", WRITES_OUTPUT as i64),
     ("LA_KV_BF16", KvDtype::Bf16 as i64),
     ("LA_KV_F16", KvDtype::F16 as i64),
@@ -305,6 +333,16 @@ const _: () = assert!(size_of::<LaKv>() == 56 && offset_of!(LaKv, head_dim) == 5
 const _: () = assert!(size_of::<LaAttend>() == 192 && offset_of!(LaAttend, num_q_heads) == 176);
 const _: () = assert!(size_of::<LaMerge>() == 88 && offset_of!(LaMerge, num_q_heads) == 80);
 const _: () = assert!(size_of::<LaAppend>() == 120 && offset_of!(LaAppend, k_stride) == 104);
+const _: () = assert!(size_of::<LaNorm>() == 48 && offset_of!(LaNorm, num_rows) == 32);
+const _: () = assert!(size_of::<LaSiluMul>() == 24 && offset_of!(LaSiluMul, width) == 20);
+const _: () = assert!(size_of::<LaGather>() == 40 && offset_of!(LaGather, num_table_rows) == 32);
+const _: () = assert!(size_of::<LaQkvNorm>() == 48 && offset_of!(LaQkvNorm, eps) == 44);
+const _: () = assert!(size_of::<LaSampling>() == 48 && offset_of!(LaSampling, top_k) == 28);
+const _: () = assert!(size_of::<LaSeen>() == 20 && offset_of!(LaSeen, bias) == 16);
+const _: () = assert!(size_of::<LaPenalize>() == 40 && offset_of!(LaPenalize, num_seen) == 32);
+const _: () = assert!(size_of::<LaSample>() == 32 && offset_of!(LaSample, vocab_size) == 28);
+const _: () = assert!(size_of::<LaCopy>() == 16 && offset_of!(LaCopy, distance) == 8);
+const _: () = assert!(size_of::<LaCopyBlocks>() == 88 && offset_of!(LaCopyBlocks, copies) == 72);
 
 #[cfg(test)]
 mod tests {

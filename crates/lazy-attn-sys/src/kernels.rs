@@ -12,6 +12,7 @@ use cudarc::driver::{CudaContext, CudaFunction, CudaStream, DeviceRepr, DriverEr
 use cudarc::nvrtc::Ptx;
 
 use crate::abi::{KvDtype, LaAppend, LaAttend, LaMerge};
+use crate::elementwise::Elementwise;
 use crate::tile::TileClass;
 
 // SAFETY: plain data without references or padding, passed by value as the header of the kernels declares it.
@@ -144,6 +145,7 @@ pub struct Kernels {
     attend: BTreeMap<(TileClass, KernelShape), Attend>,
     merge: BTreeMap<KernelShape, CudaFunction>,
     append: BTreeMap<KernelShape, CudaFunction>,
+    pub(crate) elementwise: Elementwise,
     num_multiprocessors: u32,
     widest: TileClass,
 }
@@ -215,6 +217,7 @@ impl Kernels {
             attend: BTreeMap::new(),
             merge: BTreeMap::new(),
             append: BTreeMap::new(),
+            elementwise: Elementwise::load(function, limits.num_multiprocessors)?,
             num_multiprocessors: limits.num_multiprocessors,
             // The widest tiles need registers that only warpgroups can move.
             widest: if limits.has_warpgroups { TileClass::W128 } else { TileClass::W64 },
@@ -333,13 +336,13 @@ impl Kernels {
     }
 }
 
-fn launch_config(grid: u32, threads: u32, shared_mem_bytes: u32) -> LaunchConfig {
+pub(crate) fn launch_config(grid: u32, threads: u32, shared_mem_bytes: u32) -> LaunchConfig {
     LaunchConfig { grid_dim: (grid, 1, 1), block_dim: (threads, 1, 1), shared_mem_bytes }
 }
 
 /// # Safety
 /// `function` must take one `P` by value, and `P` must be valid for it.
-unsafe fn launch<P: DeviceRepr>(
+pub(crate) unsafe fn launch<P: DeviceRepr>(
     stream: &CudaStream,
     function: &CudaFunction,
     params: &P,

@@ -6,9 +6,12 @@
 //! * [`layout`]: where an element of a KV block lies: the pre-swizzled image a tensor core reads as it is.
 //! * [`tile`]: how many query rows a thread block takes at once.
 //! * `kernels` (feature `cuda`): loads the kernel image and launches its kernels.
+//! * `elementwise` (feature `cuda`): launches norms, activations, gathers, sampling and copies of blocks.
 //! * `probe` (feature `cuda`): which devices this machine has, asked without needing one.
 
 pub mod abi;
+#[cfg(feature = "cuda")]
+pub mod elementwise;
 #[cfg(feature = "cuda")]
 pub mod kernels;
 pub mod layout;
@@ -16,6 +19,8 @@ pub mod layout;
 pub mod probe;
 pub mod tile;
 
+#[cfg(feature = "cuda")]
+pub use elementwise::{ElementType, Launch, LaunchParams};
 #[cfg(feature = "cuda")]
 pub use kernels::{AttendLaunch, KernelError, KernelShape, Kernels, Start};
 pub use layout::{BlockLayout, LayoutError};

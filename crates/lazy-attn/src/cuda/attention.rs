@@ -57,6 +57,10 @@ impl CudaDevice {
         &self.stream
     }
 
+    pub(super) fn kernels(&self) -> &Kernels {
+        &self.kernels
+    }
+
     /// Query tokens of an item at most, for groups of `group_size` query heads: what [`crate::PlanConfig::cuda`] is given.
     #[must_use]
     pub fn max_item_tokens(&self, group_size: u32) -> u32 {
@@ -91,7 +95,7 @@ pub(super) fn device_error(action: &'static str) -> impl Fn(cudarc::driver::Driv
     move |error| AttnError::Device { action, reason: error.to_string() }
 }
 
-fn kernel_error(action: &'static str) -> impl Fn(KernelError) -> AttnError {
+pub(super) fn kernel_error(action: &'static str) -> impl Fn(KernelError) -> AttnError {
     move |error| AttnError::Device { action, reason: error.to_string() }
 }
 

@@ -37,7 +37,7 @@ pub(crate) fn config(scenario: &Scenario) -> PlanConfig {
     PlanConfig { window, ..PlanConfig::cuda(block_size, max_item_tokens) }
 }
 
-fn narrow(dtype: KvDtype, values: &[f32]) -> Vec<u16> {
+pub(crate) fn narrow(dtype: KvDtype, values: &[f32]) -> Vec<u16> {
     let bits = |&value: &f32| match dtype {
         KvDtype::F16 => f16::from_f32(value).to_bits(),
         _ => bf16::from_f32(value).to_bits(),
@@ -45,7 +45,7 @@ fn narrow(dtype: KvDtype, values: &[f32]) -> Vec<u16> {
     values.iter().map(bits).collect()
 }
 
-fn widen(dtype: KvDtype, bits: &[u16]) -> Vec<f32> {
+pub(crate) fn widen(dtype: KvDtype, bits: &[u16]) -> Vec<f32> {
     let value = |&bits: &u16| match dtype {
         KvDtype::F16 => f16::from_bits(bits).to_f32(),
         _ => bf16::from_bits(bits).to_f32(),

@@ -5,7 +5,10 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod copies;
+mod elementwise;
 mod gpu;
+mod sampling;
 
 use common::{Scenario, Shape};
 use gpu::{Gpu, SHAPE, check, config, run};

@@ -1,0 +1,157 @@
+//! Copies of KV blocks on a device. Launching is unsafe: every block is checked here.
+#![allow(unsafe_code)]
+
+use std::collections::HashSet;
+
+use cudarc::driver::{CudaSlice, DevicePtr};
+use lazy_attn_sys::abi::{DeviceAddress, KvDtype, LaCopy, LaCopyBlocks, LaRope};
+use lazy_attn_sys::{ElementType, Launch};
+use lazy_attn_types::BlockId;
+
+use super::attention::{CudaDevice, device_error, kernel_error};
+use super::store::CudaKvStore;
+use crate::error::AttnError;
+use crate::rope::RopeTable;
+
+/// A block to copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlockCopy {
+    /// What is read.
+    pub from: BlockId,
+    /// What is written: read and written by no other copy.
+    pub to: BlockId,
+    /// What its keys are rotated by when they are re-encoded.
+    pub distance: i32,
+}
+
+/// Checked copies in device memory.
+#[derive(Debug)]
+pub struct BlockCopies {
+    entries: CudaSlice<LaCopy>,
+    num_blocks_min: u32,
+}
+
+impl BlockCopies {
+    /// Uploads `copies`.
+    ///
+    /// # Errors
+    /// [`AttnError::Unsupported`] if a target is read or written by another copy, or there are too many,
+    /// [`AttnError::Device`] if the device has no room.
+    pub fn new(device: &CudaDevice, copies: &[BlockCopy]) -> Result<BlockCopies, AttnError> {
+        const MAX_COPIES: usize = 1 << 24;
+        if copies.len() > MAX_COPIES {
+            let (value, rule) = (copies.len() as u64, "a launch takes 2^24");
+            return Err(AttnError::Unsupported { what: "copies", value, rule });
+        }
+        let sources: HashSet<u32> = copies.iter().map(|copy| copy.from.0).collect();
+        let mut targets = HashSet::new();
+        for copy in copies {
+            if sources.contains(&copy.to.0) || !targets.insert(copy.to.0) {
+                let (value, rule) = (u64::from(copy.to.0), "another copy reads or writes it");
+                return Err(AttnError::Unsupported { what: "target of a copy", value, rule });
+            }
+        }
+        let highest = sources.iter().chain(&targets).max().map_or(0, |&block| block.saturating_add(1));
+        let entry = |copy: &BlockCopy| LaCopy {
+            from: copy.from.0,
+            to: copy.to.0,
+            distance: copy.distance,
+            reserved: 0,
+        };
+        let entries: Vec<LaCopy> = copies.iter().map(entry).collect();
+        let entries = device.stream().clone_htod(&entries).map_err(device_error("uploading copies"))?;
+        Ok(BlockCopies { entries, num_blocks_min: highest })
+    }
+}
+
+/// A rotation table in device memory.
+#[derive(Debug)]
+pub struct CudaRope {
+    turns: CudaSlice<u64>,
+    rotary_dim: u32,
+}
+
+impl CudaRope {
+    /// Uploads `rope`.
+    ///
+    /// # Errors
+    /// [`AttnError::Unsupported`] if not a multiple of 16 dimensions rotate, [`AttnError::Device`] if the device has no
+    /// room.
+    pub fn new(device: &CudaDevice, rope: &RopeTable) -> Result<CudaRope, AttnError> {
+        let rotary_dim = rope.rotary_dim() as u32;
+        if rotary_dim == 0 || !rotary_dim.is_multiple_of(16) {
+            let rule = "re-encoding takes multiples of 16 from 16";
+            return Err(AttnError::Unsupported { what: "rotary_dim", value: u64::from(rotary_dim), rule });
+        }
+        let turns = device.stream().clone_htod(rope.turns()).map_err(device_error("uploading a rotation"))?;
+        Ok(CudaRope { turns, rotary_dim })
+    }
+}
+
+impl CudaDevice {
+    /// Copies blocks of one layer, keys and values, as they are.
+    ///
+    /// # Errors
+    /// [`AttnError::Unsupported`] if the store lacks the layer or a block, [`AttnError::Device`] if the launch fails.
+    pub fn copy_blocks(
+        &self,
+        store: &mut CudaKvStore,
+        layer: u32,
+        copies: &BlockCopies,
+    ) -> Result<(), AttnError> {
+        self.launch_copies(store, layer, copies, (Launch::CopyBlocks, LaRope::default()))
+    }
+
+    /// Copies blocks of one layer, and rotates the keys of each by its distance.
+    ///
+    /// What deferred positions make unnecessary; here for comparison (Block-Attention, arXiv:2409.15355).
+    ///
+    /// # Errors
+    /// As for [`CudaDevice::copy_blocks`].
+    pub fn reencode_blocks(
+        &self,
+        store: &mut CudaKvStore,
+        layer: u32,
+        copies: &BlockCopies,
+        rope: &CudaRope,
+    ) -> Result<(), AttnError> {
+        let shape = store.shape();
+        if rope.rotary_dim > shape.head_dim {
+            let (value, rule) = (u64::from(rope.rotary_dim), "it must not be above head_dim");
+            return Err(AttnError::Unsupported { what: "rotary_dim", value, rule });
+        }
+        let element = if shape.dtype == KvDtype::F16 { ElementType::F16 } else { ElementType::Bf16 };
+        let turns = DeviceAddress(rope.turns.device_ptr(self.stream()).0);
+        let rope = LaRope { turns, rotary_dim: rope.rotary_dim, scale_log2: 0.0 };
+        self.launch_copies(store, layer, copies, (Launch::Reencode(element, shape.head_dim), rope))
+    }
+
+    fn launch_copies(
+        &self,
+        store: &mut CudaKvStore,
+        layer: u32,
+        copies: &BlockCopies,
+        (which, rope): (Launch, LaRope),
+    ) -> Result<(), AttnError> {
+        let layout = store.layout();
+        if layer >= layout.num_layers {
+            let rule = "the store has fewer layers";
+            return Err(AttnError::Unsupported { what: "layer", value: u64::from(layer), rule });
+        }
+        if copies.num_blocks_min > layout.num_blocks {
+            let (value, rule) = (u64::from(copies.num_blocks_min), "the store has fewer blocks");
+            return Err(AttnError::Unsupported { what: "highest block id + 1", value, rule });
+        }
+        let params = LaCopyBlocks {
+            kv: store.layer(self, layer),
+            rope,
+            copies: DeviceAddress(copies.entries.device_ptr(self.stream()).0),
+            num_copies: copies.entries.len() as u32,
+            reserved: 0,
+        };
+        // SAFETY: blocks lie inside the store, as was checked, and no target is read or written twice, as `BlockCopies`
+        // checked; the borrows outlive the launch in stream order.
+        unsafe { self.kernels().launch(self.stream(), which, &params) }
+            .map_err(kernel_error("copying blocks"))
+    }
+}
