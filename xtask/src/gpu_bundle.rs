@@ -1,4 +1,4 @@
-//! Packs what a machine with a GPU but without Rust needs: tests, bench, kernels and a script that runs them.
+//! Packs what a machine with a GPU but without Rust needs: tests, benches, kernels and a script that runs them.
 
 use std::path::{Path, PathBuf};
 
@@ -27,6 +27,7 @@ if command -v compute-sanitizer >/dev/null; then
         timeout 100 compute-sanitizer --tool "$tool" --error-exitcode 9 ./tests sanitizer 2>&1 | tee "$out/$tool.log" | tail -n 3 || status=1
     done
 fi
+timeout 60 ./bench_copies 2>&1 | tee "$out/bench_copies.log" || status=1
 timeout 200 ./bench --bench --out "$out/bench.json" "$@" 2>&1 | tee "$out/bench.log" || status=1
 exit "$status"
 "#;
@@ -45,8 +46,10 @@ pub(crate) fn run(root: &Path, arguments: &BundleArguments) -> Result<()> {
     std::fs::create_dir_all(&folder)?;
     let tests = build(root, &["test", "--test", "cuda"])?;
     let bench = build(root, &["bench", "--bench", "cuda"])?;
+    let copies = build(root, &["bench", "--bench", "cuda_copies"])?;
     strip(root, &tests, &folder.join("tests"))?;
     strip(root, &bench, &folder.join("bench"))?;
+    strip(root, &copies, &folder.join("bench_copies"))?;
     std::fs::copy(root.join(IMAGE), folder.join("lazy_kernels.fatbin"))?;
     std::fs::write(folder.join("run.sh"), SCRIPT)?;
     println!("{}: run it with `bash run.sh`", folder.display());
@@ -59,7 +62,7 @@ fn build(root: &Path, target: &[&str]) -> Result<PathBuf> {
     command.args(target).args(["-p", "lazy-attn", "--features", "cuda-device", "--no-run"]);
     let messages = shell::read(command.args(["--message-format", "json-render-diagnostics"]))?;
     let parsed = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let built = parsed.filter(|message| message["target"]["name"] == "cuda");
+    let built = parsed.filter(|message| target.last().is_some_and(|&name| message["target"]["name"] == name));
     let mut executables = built.filter_map(|message| message["executable"].as_str().map(PathBuf::from));
     executables.next_back().with_context(|| format!("`cargo {}` built no executable", target.join(" ")))
 }

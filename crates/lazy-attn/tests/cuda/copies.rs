@@ -116,7 +116,7 @@ fn check_reencoded(shape: Shape) {
 }
 
 #[test]
-fn copied_keys_are_rotated_and_nothing_else_changes_for_the_sanitizer_too() {
+fn copied_keys_are_rotated_and_nothing_else_changes() {
     for dtype in [KvDtype::Bf16, KvDtype::F16] {
         for (head_dim, rotary_dim, block_size) in [(64, 64, 16), (64, 16, 64), (128, 128, 32), (128, 96, 16)]
         {

@@ -81,7 +81,7 @@ fn a_norm_is_that_of_the_rounded_sum_for_the_sanitizer_too() {
 }
 
 #[test]
-fn the_gate_is_activated_and_multiplied_for_the_sanitizer_too() {
+fn the_gate_is_activated_and_multiplied() {
     let device = device();
     let stream = device.stream();
     for (element, dtype) in ELEMENTS {
@@ -103,7 +103,7 @@ fn the_gate_is_activated_and_multiplied_for_the_sanitizer_too() {
 }
 
 #[test]
-fn rows_are_gathered_and_unknown_ids_give_zeros_for_the_sanitizer_too() {
+fn rows_are_gathered_and_unknown_ids_give_zeros() {
     let device = device();
     let stream = device.stream();
     for width in [8, 72, 2048] {
@@ -170,7 +170,7 @@ fn check_qkv((element, dtype): (ElementType, KvDtype), head_dim: u32, num_tokens
 }
 
 #[test]
-fn queries_and_keys_are_normalised_and_values_only_biased_for_the_sanitizer_too() {
+fn queries_and_keys_are_normalised_and_values_only_biased() {
     for element in ELEMENTS {
         for head_dim in [64, 128] {
             for (bias, norm) in [(None, None), (Some(()), None), (None, Some(())), (Some(()), Some(()))] {

@@ -40,7 +40,7 @@ fn sample(logits: &[Vec<f32>], rows: &[LaSampling]) -> Vec<u32> {
 }
 
 #[test]
-fn the_lowest_of_the_largest_logits_is_chosen_for_the_sanitizer_too() {
+fn the_lowest_of_the_largest_logits_is_chosen() {
     for vocab_size in [1, 31, 32, 33, 1023, 1024, 1025, 5000, 151_936] {
         let mut rows = Vec::new();
         for seed in 0..4 {
@@ -203,9 +203,9 @@ fn draws_are_those_of_a_plain_loop() {
     // Philox4x32-10 of a zero counter and key, in the reference implementation's known answers.
     assert_eq!(philox(0, 0), [0x6627_e8d5, 0xe169_c58d]);
     let warm = LaSampling { temperature: 0.8, ..GREEDY };
-    for (vocab_size, size) in [(1, 1.0), (2, 1.0), (100, 3.0), (1025, 6.0), (5000, 8.0), (20_000, 12.0)] {
-        for top_k in [0, 1, 7, 40, 3000] {
-            for top_p in [1.0, 0.95, 0.5, 0.01] {
+    for (vocab_size, size) in [(2, 1.0), (100, 3.0), (5000, 8.0)] {
+        for top_k in [0, 1, 40] {
+            for top_p in [1.0, 0.95, 0.01] {
                 for min_p in [0.0, 0.05] {
                     check_draws(vocab_size, size, LaSampling { top_k, top_p, min_p, ..warm });
                 }
