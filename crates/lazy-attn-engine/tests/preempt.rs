@@ -5,7 +5,7 @@
 mod common;
 
 use common::{
-    Reply, Rig, RigOptions, VOCAB_SIZE, answer, doc, expected, free, gated, logical, read, request, text,
+    Reply, Rig, RigOptions, VOCAB_SIZE, answer, doc, expected, gated, logical, read, request, text,
 };
 use lazy_attn_engine::{EngineConfig, GenerateRequest, Part};
 use lazy_attn_testkit::FakeConfig;
@@ -28,10 +28,11 @@ fn asks(index: u32) -> Vec<Part> {
     vec![doc(DOCUMENT), text(&format!("Question number {index}?"))]
 }
 
-/// Answers to six requests at once, and how often they gave way.
-fn answers(rig: &Rig, requests: &[GenerateRequest]) -> (Vec<Reply>, u32) {
+/// Answers to requests that all stand in the queue before the second step, and how often they gave way.
+fn answers(rig: &mut Rig, requests: &[GenerateRequest]) -> (Vec<Reply>, u32) {
     let streams: Vec<_> =
         requests.iter().map(|request| rig.handle.submit(request.clone()).unwrap()).collect();
+    rig.gate.open();
     let replies: Vec<Reply> = streams.into_iter().map(read).collect();
     let preemptions = replies.iter().map(|reply| reply.usage().preemptions).sum();
     let stats = rig.handle.settled_stats().unwrap();
@@ -48,8 +49,8 @@ fn greedy_answers_of_a_pool_that_is_far_too_small_are_those_of_the_reference() {
         let requests: Vec<GenerateRequest> = (0..6)
             .map(|index| GenerateRequest { attention: mode, ..request(asks(index), MAX_TOKENS) })
             .collect();
-        let rig = free(options(56, max_step_tokens));
-        let (replies, preemptions) = answers(&rig, &requests);
+        let mut rig = gated(options(56, max_step_tokens));
+        let (replies, preemptions) = answers(&mut rig, &requests);
         assert!(preemptions > 3, "six tails of 15 blocks do not fit beside each other: {preemptions}");
         for (index, reply) in (0..).zip(&replies) {
             assert_eq!(reply.ids(), expected(&asks(index), mode, MAX_TOKENS), "{mode:?}, request {index}");
@@ -79,8 +80,8 @@ fn sampled_answers_with_penalties_and_samples_are_those_of_a_roomy_pool() {
         ..request(asks(index), MAX_TOKENS)
     };
     let requests: Vec<GenerateRequest> = (0..3).map(sampled).collect();
-    let (roomy, none) = answers(&free(options(1000, 64)), &requests);
-    let (tight, preemptions) = answers(&free(options(56, 64)), &requests);
+    let (roomy, none) = answers(&mut gated(options(1000, 64)), &requests);
+    let (tight, preemptions) = answers(&mut gated(options(56, 64)), &requests);
     assert!(none == 0 && preemptions > 3, "{none}, {preemptions}");
     for (roomy, tight) in roomy.iter().zip(&tight) {
         assert_eq!(roomy.samples, tight.samples);
