@@ -5,6 +5,7 @@
 //! * [`abi`]: the `#[repr(C)]` structs a kernel receives, mirrored in `kernels/abi/lazy_kernels.h`.
 //! * [`layout`]: where an element of a KV block lies: the pre-swizzled image a tensor core reads as it is.
 //! * [`tile`]: how many query rows a thread block takes at once.
+//! * [`image`]: where the kernel image is, and for which devices it has code.
 //! * `kernels` (feature `cuda`): loads the kernel image and launches its kernels.
 //! * `elementwise` (feature `cuda`): launches norms, activations, gathers, sampling and copies of blocks.
 //! * `probe` (feature `cuda`): which devices this machine has, asked without needing one.
@@ -12,6 +13,7 @@
 pub mod abi;
 #[cfg(feature = "cuda")]
 pub mod elementwise;
+pub mod image;
 #[cfg(feature = "cuda")]
 pub mod kernels;
 pub mod layout;
@@ -21,6 +23,7 @@ pub mod tile;
 
 #[cfg(feature = "cuda")]
 pub use elementwise::{ElementType, Launch, LaunchParams};
+pub use image::{ImageCode, ImageError, KernelImage};
 #[cfg(feature = "cuda")]
 pub use kernels::{AttendLaunch, KernelError, KernelShape, Kernels, Start};
 pub use layout::{BlockLayout, LayoutError};
