@@ -49,6 +49,14 @@ pub enum ModelError {
     /// Attention does not take the model's sizes, or its KV store does not fit.
     #[error(transparent)]
     Attention(#[from] lazy_attn::AttnError),
+    /// Devices cannot share the model.
+    #[error("{world} devices cannot share the model: {problem}")]
+    Shard {
+        /// Devices that were to share it.
+        world: usize,
+        /// What is wrong, with the numbers, and what would work.
+        problem: String,
+    },
     /// The worker threads could not be started.
     #[error("cannot start {num_threads} threads: {problem}; ask for fewer")]
     Threads {

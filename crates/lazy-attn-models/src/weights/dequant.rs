@@ -20,12 +20,17 @@ pub fn dequantize(dtype: TensorDtype, bytes: &[u8], out: &mut [f32]) {
     );
     // Blocks per task: enough work to outweigh the task.
     let run = 16 * 1024 / elements;
-    out.par_chunks_mut(run * elements).zip(bytes.par_chunks(run * size)).for_each(|(out, bytes)| {
-        let block: fn(&[u8], &mut [f32]) = block_of(dtype);
-        for (out, bytes) in out.chunks_exact_mut(elements).zip(bytes.chunks_exact(size)) {
-            block(bytes, out);
-        }
-    });
+    let runs = out.par_chunks_mut(run * elements).zip(bytes.par_chunks(run * size));
+    runs.for_each(|(out, bytes)| blocks(dtype, bytes, out));
+}
+
+/// The same on this thread, of as many blocks as both hold.
+pub(super) fn blocks(dtype: TensorDtype, bytes: &[u8], out: &mut [f32]) {
+    let block: fn(&[u8], &mut [f32]) = block_of(dtype);
+    let outs = out.chunks_exact_mut(dtype.block_elements());
+    for (out, bytes) in outs.zip(bytes.chunks_exact(dtype.block_bytes())) {
+        block(bytes, out);
+    }
 }
 
 fn block_of(dtype: TensorDtype) -> fn(&[u8], &mut [f32]) {
