@@ -293,7 +293,7 @@ impl CudaAttention {
             reserved: 0,
         };
         // SAFETY: as above; merge lists have an entry per token and name slots below `num_slots`.
-        unsafe { kernels.merge(stream, store.shape(), &merge, plan.max_tokens() as u32) }
+        unsafe { kernels.merge(stream, store.shape(), &merge, plan.max_merges()) }
             .map_err(kernel_error("merging"))
     }
 }
