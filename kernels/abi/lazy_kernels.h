@@ -123,12 +123,12 @@ typedef struct LaAttend {
     LaKv kv;
     LaRope rope;
     LaPartials partials;
-    const void *q;         // [num_tokens, num_q_heads, head_dim], not rotated
-    void *out;             // the same shape
+    const void *q;         // [num_tokens, num_q_heads, head_dim], not rotated; a token every q_stride elements
+    void *out;             // the same shape, a token behind the other
     uint32_t num_q_heads;  // a multiple of LaKv::num_kv_heads
     uint32_t window;       // a row sees keys at distances below it; zero: all
     uint32_t num_stages;   // tiles of keys or values in flight
-    uint32_t reserved;     // zero
+    uint32_t q_stride;     // even
 } LaAttend;
 
 // Parameters of la_merge_*.

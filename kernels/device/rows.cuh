@@ -40,7 +40,7 @@ struct QueryRow {
     __device__ __forceinline__ QueryRow(const LaAttend &p, const LaItem &item, uint32_t kv_head, uint32_t matrix_row) {
         const TargetRow row(p, item, kv_head, matrix_row);
         base = p.plan.rows[item.row_begin + row.index].base;
-        first_pair = row.is_valid ? static_cast<uint32_t>(row.entry(p, row.token)) * (p.kv.head_dim / 2) : kNone;
+        first_pair = row.is_valid ? row.token * (p.q_stride / 2) + row.head * (p.kv.head_dim / 2) : kNone;
     }
     // Elements [dim, dim + 2), or zeros.
     __device__ __forceinline__ uint32_t pair(const void *gQ, uint32_t dim) const {

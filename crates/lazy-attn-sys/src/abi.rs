@@ -168,9 +168,9 @@ pub struct LaAttend {
     pub rope: LaRope,
     /// Results that others complete.
     pub partials: LaPartials,
-    /// `[num_tokens, num_q_heads, head_dim]`, not rotated.
+    /// `[num_tokens, num_q_heads, head_dim]`, not rotated; a token every `q_stride` elements.
     pub q: DeviceAddress,
-    /// The same shape.
+    /// The same shape, a token behind the other.
     pub out: DeviceAddress,
     /// A multiple of [`LaKv::num_kv_heads`].
     pub num_q_heads: u32,
@@ -178,8 +178,8 @@ pub struct LaAttend {
     pub window: u32,
     /// Tiles of keys or values in flight.
     pub num_stages: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Even.
+    pub q_stride: u32,
 }
 
 /// Parameters of `la_merge_*`.
@@ -283,7 +283,7 @@ pub const STRUCTS: [StructAbi; 22] = [
         num_q_heads,
         window,
         num_stages,
-        reserved
+        q_stride
     }),
     struct_abi!(LaMerge { plan, partials, out, num_q_heads, reserved }),
     struct_abi!(LaAppend { kv, rope, writes, num_writes, k, v, k_stride, v_stride }),

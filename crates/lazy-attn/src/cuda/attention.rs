@@ -208,29 +208,76 @@ impl CudaAttention {
         k: &impl DevicePtr<u16>,
         v: &impl DevicePtr<u16>,
     ) -> Result<(), AttnError> {
-        self.check(store, layer, plan)?;
         let layout = store.layout();
-        let token_elements = (layout.num_kv_heads * layout.head_dim) as usize;
-        let elements = plan.num_tokens() as usize * token_elements;
+        let width = (layout.num_kv_heads * layout.head_dim) as usize;
+        let elements = plan.num_tokens() as usize * width;
         AttnError::check_size("length of k", k.len(), elements)?;
         AttnError::check_size("length of v", v.len(), elements)?;
         let stream = self.device.stream();
         let (k, _k_read) = k.device_ptr(stream);
         let (v, _v_read) = v.device_ptr(stream);
+        let rows = |address| Rows { address: DeviceAddress(address), stride: width };
+        self.launch_append(store, layer, plan, [rows(k), rows(v)])
+    }
+
+    /// The same from packed rows.
+    ///
+    /// `qkv`: `[num_tokens, (num_q_heads + 2 * num_kv_heads) * head_dim]`: queries, keys, values, none of them rotated.
+    ///
+    /// # Errors
+    /// As for [`CudaAttention::append`].
+    pub fn append_packed(
+        &self,
+        store: &mut CudaKvStore,
+        layer: u32,
+        plan: &DevicePlan,
+        qkv: &impl DevicePtr<u16>,
+    ) -> Result<(), AttnError> {
+        let packed = self.packed(store, plan, qkv)?;
+        let layout = store.layout();
+        let (q_width, kv_width) =
+            (self.params.num_q_heads * layout.head_dim, layout.num_kv_heads * layout.head_dim);
+        let (k, v) = (packed.at_column(q_width), packed.at_column(q_width + kv_width));
+        self.launch_append(store, layer, plan, [k, v])
+    }
+
+    /// Rows of queries, keys and values, checked to be as many as the plan has tokens.
+    fn packed(
+        &self,
+        store: &CudaKvStore,
+        plan: &DevicePlan,
+        qkv: &impl DevicePtr<u16>,
+    ) -> Result<Rows, AttnError> {
+        let layout = store.layout();
+        let stride = ((self.params.num_q_heads + 2 * layout.num_kv_heads) * layout.head_dim) as usize;
+        AttnError::check_size("length of qkv", qkv.len(), plan.num_tokens() as usize * stride)?;
+        Ok(Rows { address: DeviceAddress(qkv.device_ptr(self.device.stream()).0), stride })
+    }
+
+    /// `k`, `v`: rows of memory that the caller borrows, one for each token of the plan.
+    fn launch_append(
+        &self,
+        store: &mut CudaKvStore,
+        layer: u32,
+        plan: &DevicePlan,
+        [k, v]: [Rows; 2],
+    ) -> Result<(), AttnError> {
+        self.check(store, layer, plan)?;
         let (writes, num_writes, max_writes) = plan.writes(&self.device);
         let params = LaAppend {
             kv: store.layer(&self.device, layer),
             rope: self.rope(),
             writes,
             num_writes,
-            k: DeviceAddress(k),
-            v: DeviceAddress(v),
-            k_stride: token_elements as i64,
-            v_stride: token_elements as i64,
+            k: k.address,
+            v: v.address,
+            k_stride: k.stride as i64,
+            v_stride: v.stride as i64,
         };
+        let stream = self.device.stream();
         // SAFETY: the arrays were checked to be as long as the step, which bounds the tokens of the writes; the planner
         // bounds their blocks by `num_blocks_min`, checked above, and their slots by the block size. All of them live in
-        // this context, and the borrows outlive the launch in stream order.
+        // this context, and the callers' borrows outlive the launch in stream order.
         unsafe { self.device.kernels.rope_append(stream, store.shape(), &params, max_writes) }
             .map_err(kernel_error("storing keys and values"))
     }
@@ -249,42 +296,55 @@ impl CudaAttention {
         q: &impl DevicePtr<u16>,
         out: &mut impl DevicePtrMut<u16>,
     ) -> Result<(), AttnError> {
+        let width = (self.params.num_q_heads * store.layout().head_dim) as usize;
+        AttnError::check_size("length of q", q.len(), plan.num_tokens() as usize * width)?;
+        let (q, _q_read) = q.device_ptr(self.device.stream());
+        self.launch_attend(store, layer, plan, Rows { address: DeviceAddress(q), stride: width }, out)
+    }
+
+    /// The same with the queries of packed rows: `qkv` as for [`CudaAttention::append_packed`].
+    ///
+    /// # Errors
+    /// As for [`CudaAttention::append`].
+    pub fn attend_packed(
+        &mut self,
+        store: &CudaKvStore,
+        layer: u32,
+        plan: &DevicePlan,
+        qkv: &impl DevicePtr<u16>,
+        out: &mut impl DevicePtrMut<u16>,
+    ) -> Result<(), AttnError> {
+        let q = self.packed(store, plan, qkv)?;
+        self.launch_attend(store, layer, plan, q, out)
+    }
+
+    /// `q`: rows of memory that the caller borrows, one for each token of the plan.
+    fn launch_attend(
+        &self,
+        store: &CudaKvStore,
+        layer: u32,
+        plan: &DevicePlan,
+        q: Rows,
+        out: &mut impl DevicePtrMut<u16>,
+    ) -> Result<(), AttnError> {
         self.check(store, layer, plan)?;
-        let token_elements = (self.params.num_q_heads * store.layout().head_dim) as usize;
-        let elements = plan.num_tokens() as usize * token_elements;
-        AttnError::check_size("length of q", q.len(), elements)?;
-        AttnError::check_size("length of out", out.len(), elements)?;
+        let width = (self.params.num_q_heads * store.layout().head_dim) as usize;
+        AttnError::check_size("length of out", out.len(), plan.num_tokens() as usize * width)?;
         let stream = self.device.stream();
-        let (q, _q_read) = q.device_ptr(stream);
         let (out, _out_written) = out.device_ptr_mut(stream);
         let params = LaAttend {
             plan: plan.plan(&self.device),
             kv: store.layer(&self.device, layer),
             rope: self.rope(),
             partials: self.partials(),
-            q: DeviceAddress(q),
+            q: q.address,
+            q_stride: q.stride as u32,
             out: DeviceAddress(out),
             num_q_heads: self.params.num_q_heads,
             window: self.window,
             ..LaAttend::default()
         };
-        let kernels = &self.device.kernels;
-        let mut start = Start::AfterAll;
-        for (index, class) in TileClass::ALL.into_iter().enumerate() {
-            let (work, num_workers) = plan.work(&self.device, index);
-            if num_workers == 0 {
-                continue;
-            }
-            let params = LaAttend { work, ..params };
-            // SAFETY: the arrays were checked to be as long as the step, which bounds the tokens of the rows; the planner
-            // bounds blocks by `num_blocks_min` and slots by `num_slots`, checked above; the schedule keeps parts, rows
-            // and items inside their arrays. All of them live in this context, and the borrows outlive the launch in
-            // stream order.
-            unsafe { kernels.attend(stream, (class, store.shape()), &params, num_workers, start) }
-                .map_err(kernel_error("attending"))?;
-            // The classes read the same and write different slots, so the next one need not wait.
-            start = Start::Early;
-        }
+        self.launch_items(store, plan, &params)?;
         let merge = LaMerge {
             plan: params.plan,
             partials: params.partials,
@@ -292,8 +352,48 @@ impl CudaAttention {
             num_q_heads: self.params.num_q_heads,
             reserved: 0,
         };
-        // SAFETY: as above; merge lists have an entry per token and name slots below `num_slots`.
-        unsafe { kernels.merge(stream, store.shape(), &merge, plan.max_merges()) }
+        // SAFETY: as for the items; merge lists have an entry per token and name slots below `num_slots`.
+        unsafe { self.device.kernels.merge(stream, store.shape(), &merge, plan.max_merges()) }
             .map_err(kernel_error("merging"))
+    }
+
+    fn launch_items(
+        &self,
+        store: &CudaKvStore,
+        plan: &DevicePlan,
+        params: &LaAttend,
+    ) -> Result<(), AttnError> {
+        let (kernels, stream) = (&self.device.kernels, self.device.stream());
+        let mut start = Start::AfterAll;
+        for (index, class) in TileClass::ALL.into_iter().enumerate() {
+            let (work, num_workers) = plan.work(&self.device, index);
+            if num_workers == 0 {
+                continue;
+            }
+            let params = LaAttend { work, ..*params };
+            // SAFETY: the arrays were checked to be as long as the step, which bounds the tokens of the rows; the planner
+            // bounds blocks by `num_blocks_min` and slots by `num_slots`, checked by the caller; the schedule keeps parts,
+            // rows and items inside their arrays. All of them live in this context, and the borrows outlive the launch in
+            // stream order.
+            unsafe { kernels.attend(stream, (class, store.shape()), &params, num_workers, start) }
+                .map_err(kernel_error("attending"))?;
+            // The classes read the same and write different slots, so the next one need not wait.
+            start = Start::Early;
+        }
+        Ok(())
+    }
+}
+
+/// Where rows of a matrix begin, and how many elements lie from one to the next.
+#[derive(Debug, Clone, Copy)]
+struct Rows {
+    address: DeviceAddress,
+    stride: usize,
+}
+
+impl Rows {
+    /// The same rows from column `column` on.
+    fn at_column(self, column: u32) -> Rows {
+        Rows { address: DeviceAddress(self.address.0 + 2 * u64::from(column)), ..self }
     }
 }
