@@ -45,7 +45,7 @@ const VECTOR: u32 = 8;
 const COPY_PARTS: u32 = 2;
 
 /// Element types with kernels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ElementType {
     /// bfloat16.
     Bf16,

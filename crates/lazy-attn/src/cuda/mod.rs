@@ -1,13 +1,14 @@
 //! The CUDA backend: the same plans on a device, on memory that cudarc owns.
 //!
 //! Reading order: [`CudaDevice`] and [`CudaAttention`] (`attention`), [`CudaKvStore`] (`store`: where keys and values live),
-//! [`DevicePlan`] (`plan`: a [`Schedule`](crate::schedule::Schedule) in device memory, sent through a [`PinnedRing`]). Then what a model needs around
-//! attention: norms, activations and gathers (`elementwise`), `sampling`, and copies of blocks (`copies`), all of them methods
-//! of [`CudaDevice`].
+//! [`DevicePlan`] (`plan`: a [`Schedule`](crate::schedule::Schedule) in device memory, sent through a [`PinnedRing`]). Then
+//! what a model needs around attention: norms, activations and gathers (`elementwise`), `sampling`, and copies of blocks
+//! (`copies`), all of them methods of [`CudaDevice`]; and products of matrices ([`Gemm`]).
 
 mod attention;
 mod copies;
 mod elementwise;
+mod gemm;
 mod pinned;
 mod plan;
 mod sampling;
@@ -16,6 +17,7 @@ mod store;
 pub use attention::{CudaAttention, CudaDevice};
 pub use copies::{BlockCopies, BlockCopy, CudaRope};
 pub use elementwise::{Norm, QkvNorm, RowShape};
+pub use gemm::{Gemm, GemmShape};
 pub use lazy_attn_sys::ElementType;
 pub use pinned::PinnedRing;
 pub use plan::{DevicePlan, PlanBounds};
