@@ -225,6 +225,7 @@ mod tests {
             (EngineError::NeverFits { needed_blocks: 2, total_blocks: 1 }, Exit::TooLarge),
             (EngineError::Invalid { field: "parts".into(), problem: "x".into() }, Exit::Usage),
             (EngineError::Executor("x".into()), Exit::Internal),
+            (EngineError::DeviceLost("x".into()), Exit::Internal),
             (EngineError::ShutDown, Exit::Internal),
         ];
         for (error, exit) in cases {

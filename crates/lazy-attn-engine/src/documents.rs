@@ -199,7 +199,7 @@ impl EngineHandle {
             let _ = reply.send(question(answerer));
         };
         self.send(Command::Ask(Question(Box::new(question))))?;
-        answer.recv().map_err(|_| EngineError::ShutDown)
+        answer.recv().map_err(|_| self.end_reason())
     }
 }
 

@@ -96,6 +96,9 @@ pub enum EngineError {
     /// The executor failed while this request was in its step.
     #[error("{0}")]
     Executor(String),
+    /// The executor lost its device, which ended the engine.
+    #[error("{0}")]
+    DeviceLost(String),
     /// The engine has shut down.
     #[error("the engine has shut down")]
     ShutDown,

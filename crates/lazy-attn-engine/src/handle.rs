@@ -11,6 +11,7 @@ use lazy_attn_types::{Executor, ExecutorInfo, RequestId, SequenceId, TokenId};
 use tokio::sync::mpsc::unbounded_channel;
 
 use crate::command::{Command, Job, QueuePlace};
+use crate::end::{End, EndMark};
 use crate::intake::{Intake, Prepared};
 use crate::sample::Sample;
 use crate::sampling::SequenceSeed;
@@ -60,6 +61,7 @@ pub(crate) struct Shared {
     num_waiting: Arc<AtomicUsize>,
     next_request: AtomicU64,
     next_sequence: AtomicU64,
+    pub(crate) end: End,
 }
 
 /// A running engine. Dropping it shuts it down and waits for its thread.
@@ -94,12 +96,17 @@ impl Engine {
             num_waiting: Arc::default(),
             next_request: AtomicU64::new(1),
             next_sequence: AtomicU64::new(1),
+            end: End::new(),
         });
         let (sender, receiver) = mpsc::channel();
         let step_loop = StepLoop::new(Arc::clone(&shared), executor, scheduler, receiver);
+        let mark = EndMark(Arc::clone(&shared));
         let thread = std::thread::Builder::new().name("lazy-attn-engine".into());
         let thread = thread
-            .spawn(move || step_loop.run())
+            .spawn(move || {
+                let _mark = mark;
+                step_loop.run();
+            })
             .map_err(|error| EngineError::Executor(format!("no thread for the engine: {error}")))?;
         Ok(Engine { handle: EngineHandle { shared, commands: sender }, thread: Some(thread) })
     }
@@ -134,8 +141,8 @@ impl EngineHandle {
     /// # Errors
     /// [`EngineError::Param`] and [`EngineError::Invalid`] for a field outside its range,
     /// [`EngineError::ContextTooLong`] and [`EngineError::NeverFits`] for a request that could never run,
-    /// [`EngineError::QueueFull`] if [`EngineConfig::max_waiting`] requests wait already, [`EngineError::ShutDown`]
-    /// after the engine's end.
+    /// [`EngineError::QueueFull`] if [`EngineConfig::max_waiting`] requests wait already, [`EngineError::ShutDown`] or
+    /// [`EngineError::DeviceLost`] after the engine's end.
     pub fn submit(&self, request: GenerateRequest) -> Result<RequestStream, EngineError> {
         self.submit_prepared(|intake| intake.prepare(request))
     }
@@ -206,7 +213,7 @@ impl EngineHandle {
     pub fn settled_stats(&self) -> Result<EngineStats, EngineError> {
         let (reply, answer) = mpsc::channel();
         self.send(Command::Stats(reply))?;
-        answer.recv().map_err(|_| EngineError::ShutDown)
+        answer.recv().map_err(|_| self.end_reason())
     }
 
     /// Sizes and identity of the executor.
@@ -232,7 +239,18 @@ impl EngineHandle {
     }
 
     pub(crate) fn send(&self, command: Command) -> Result<(), EngineError> {
-        self.commands.send(command).map_err(|_| EngineError::ShutDown)
+        self.commands.send(command).map_err(|_| self.end_reason())
+    }
+
+    /// Why an engine that is gone gives no answer.
+    pub(crate) fn end_reason(&self) -> EngineError {
+        self.shared.end.reason()
+    }
+
+    /// Resolves once the engine is gone: [`EngineError::DeviceLost`] if its device failed, else
+    /// [`EngineError::ShutDown`].
+    pub async fn ended(&self) -> EngineError {
+        self.shared.end.wait().await
     }
 }
 

@@ -12,6 +12,7 @@
 //! * [`sampling`], [`stop`]: logits become a token, and the end of a sequence.
 //! * [`observe`]: what the loop tells about itself while it works; [`stats`]: what it has done.
 //! * `egress`: tokens become events; [`stream`]: the reader's end.
+//! * `end`: what handles are told once the engine is gone.
 //! * [`documents`]: documents outside a request; [`watch`]: what is resident and how it changes.
 
 pub mod clock;
@@ -19,6 +20,7 @@ mod command;
 pub mod config;
 pub mod documents;
 mod egress;
+mod end;
 mod error;
 pub mod flatten;
 pub mod handle;

@@ -38,6 +38,8 @@ pub(crate) struct StepLoop {
     stats: EngineStats,
     meter: StepMeter,
     news: News,
+    /// Why the loop must end: no later step can run.
+    lost: Option<EngineError>,
 }
 
 impl StepLoop {
@@ -58,20 +60,29 @@ impl StepLoop {
             scratch: SamplingScratch::default(),
             stats: EngineStats::default(),
             news: News::default(),
+            lost: None,
         }
     }
 
-    /// Runs until it is told to stop or nobody holds a handle.
+    /// Runs until it is told to stop, nobody holds a handle, or the device is lost.
     pub(crate) fn run(mut self) {
-        while self.take_commands() == Flow::GoOn {
+        while self.lost.is_none() && self.take_commands() == Flow::GoOn {
             if !self.scheduler.is_idle() {
                 self.step();
             }
             self.publish();
         }
+        let end = self.lost.take().unwrap_or(EngineError::ShutDown);
+        // Before anybody is told: who then tries again is told the same.
+        self.shared.end.set(end.clone());
         let live: Vec<RequestId> = self.requests.keys().copied().collect();
         for request in live {
-            self.fail(request, EngineError::ShutDown);
+            self.fail(request, end.clone());
+        }
+        while let Ok(command) = self.commands.try_recv() {
+            if let Command::Submit(job) = command {
+                LiveRequest::new(*job, Arc::clone(&self.shared.observer)).fail(end.clone());
+            }
         }
         self.publish();
     }
@@ -269,11 +280,18 @@ impl StepLoop {
     fn abort(&mut self, plan: StepPlan, error: &ExecError) {
         tracing::error!(step = plan.step, %error, "the executor failed a step");
         self.stats.steps_failed += 1;
+        let cause = match error {
+            ExecError::DeviceLost(_) => EngineError::DeviceLost(error.to_string()),
+            _ => EngineError::Executor(error.to_string()),
+        };
+        if matches!(cause, EngineError::DeviceLost(_)) {
+            self.lost = Some(cause.clone());
+        }
         let failed = self.scheduler.abort(plan, self.shared.clock.now());
         for sequence in failed {
             // Two sequences of one request fail it once.
             if let Some(&request) = self.owners.get(&sequence) {
-                self.fail(request, EngineError::Executor(error.to_string()));
+                self.fail(request, cause.clone());
             }
         }
     }

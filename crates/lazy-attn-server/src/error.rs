@@ -4,6 +4,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use lazy_attn_engine::EngineError;
+
 /// Why a server did not start or ended early.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -56,7 +58,7 @@ pub enum ServeError {
     /// The transport failed.
     #[error("the gRPC transport failed")]
     Transport(#[from] tonic::transport::Error),
-    /// The engine shut down while the server ran.
-    #[error("the engine shut down; the requests in flight have ended with an error")]
-    EngineLost,
+    /// The engine ended while the server ran.
+    #[error("{0}; the requests in flight have ended with an error")]
+    EngineLost(EngineError),
 }

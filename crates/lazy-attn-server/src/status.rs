@@ -19,6 +19,7 @@
 //! | a remote drain that is not allowed | `PERMISSION_DENIED` | `ADMIN_REFUSED` | |
 //! | draining | `UNAVAILABLE` | `DRAINING` | `RetryInfo` |
 //! | the engine is gone | `UNAVAILABLE` | `SHUT_DOWN` | `RetryInfo` |
+//! | the device failed, and the engine with it | `UNAVAILABLE` | `DEVICE_LOST` | `RetryInfo` |
 //! | the deadline cannot be met | `DEADLINE_EXCEEDED` | `DEADLINE_UNMEETABLE` | |
 //! | the deadline passed | `DEADLINE_EXCEEDED` | `DEADLINE_PASSED` | the deadline |
 //! | no key or a wrong one | `UNAUTHENTICATED` | `WRONG_API_KEY` | |
@@ -129,6 +130,7 @@ pub fn of_engine_error(error: &EngineError) -> Status {
             status(Code::ResourceExhausted, message, details)
         }
         EngineError::ShutDown => unavailable("SHUT_DOWN", message),
+        EngineError::DeviceLost(_) => unavailable("DEVICE_LOST", message),
         _ => internal("EXECUTOR_FAILED", message),
     }
 }
@@ -249,6 +251,7 @@ mod tests {
                 "BACKLOG_FULL",
             ),
             (of_engine_error(&EngineError::ShutDown), Code::Unavailable, "SHUT_DOWN"),
+            (of_engine_error(&EngineError::DeviceLost("x".into())), Code::Unavailable, "DEVICE_LOST"),
             (draining(), Code::Unavailable, "DRAINING"),
         ];
         for (status, code, expected) in cases {

@@ -5,9 +5,11 @@
 mod common;
 
 use common::{Options, PATIENCE, admitted, answer, document, expected, keys, request, start};
+use lazy_attn_engine::EngineError;
 use lazy_attn_proto::v1::{CacheOutcome, ServerState};
 use lazy_attn_proto::{Client, ClientOptions};
 use lazy_attn_server::{Exposure, ServeError, bind};
+use lazy_attn_types::ExecError;
 use tokio::time::timeout;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -134,7 +136,41 @@ async fn losing_the_engine_ends_the_server_with_an_error() {
     assert_eq!((status.code(), reason(&status).as_str()), (Code::Unavailable, "SHUT_DOWN"));
     drop(stream);
     let result = timeout(PATIENCE, &mut rig.serving).await.unwrap().unwrap();
-    assert!(matches!(result, Err(ServeError::EngineLost)), "{result:?}");
+    assert!(matches!(result, Err(ServeError::EngineLost(EngineError::ShutDown))), "{result:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_device_fails_the_requests_turns_health_and_ends_the_server_with_an_error() {
+    let mut rig = start(Options::default()).await;
+    let channel = Channel::from_shared(rig.url.clone()).unwrap().connect().await.unwrap();
+    let asked = HealthCheckRequest { service: GENERATION.to_owned() };
+    let mut watch = HealthClient::new(channel).watch(asked).await.unwrap().into_inner();
+    assert_eq!(watch.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
+    let mut client = rig.client().await;
+    rig.latch.shut();
+    let mut stream = client.generate(request(&[], &[5], 50), None).await.unwrap();
+    admitted(&mut stream).await;
+    rig.probe.fail_at(0, ExecError::DeviceLost("Xid 79".into()));
+    rig.latch.open();
+    let status = loop {
+        if let Err(status) = stream.message().await {
+            break status;
+        }
+    };
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::Unavailable, "DEVICE_LOST"));
+    assert!(status.message().contains("Xid 79") && status.message().contains("restart"), "{status}");
+    drop(stream);
+    assert_ne!(watch.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
+    let result = timeout(PATIENCE, &mut rig.serving).await.unwrap().unwrap();
+    assert!(matches!(result, Err(ServeError::EngineLost(EngineError::DeviceLost(_)))), "{result:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_ends_while_nobody_asks_ends_the_server_too() {
+    let mut rig = start(Options::default()).await;
+    drop(rig.engine.take());
+    let result = timeout(PATIENCE, &mut rig.serving).await.unwrap().unwrap();
+    assert!(matches!(result, Err(ServeError::EngineLost(EngineError::ShutDown))), "{result:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -170,6 +170,12 @@ pub enum ExecError {
     /// The device or a kernel failed.
     #[error("the executor failed: {0}")]
     Failed(String),
+    /// The device answers nothing any more: no later step can run, and nothing it holds is valid.
+    #[error(
+        "the device is lost: {0}; restart the process, and look at `nvidia-smi` and the kernel log (`dmesg`, lines with \
+         Xid) for the cause"
+    )]
+    DeviceLost(String),
 }
 
 /// Runs steps. Owns weights and KV store; knows nothing of requests, documents or tenants.

@@ -47,7 +47,7 @@ impl DocumentApi {
 
     /// Who asks, and the way through the gate.
     fn enter<T>(&self, request: &Request<T>) -> Result<(TenantSalt, Deadline, InFlight), Status> {
-        let in_flight = self.gate.enter().ok_or_else(status::draining)?;
+        let in_flight = self.gate.enter().map_err(|closing| closing.status())?;
         Ok((Caller::of(request)?, Deadline::of(request.metadata())?, in_flight))
     }
 
@@ -98,7 +98,7 @@ impl DocumentService for DocumentApi {
         tokio::spawn(async move {
             let end = tokio::select! {
                 () = reading => return,
-                _ = gate.closed() => status::draining(),
+                closing = gate.closed() => closing.status(),
                 status = deadline.passed() => status,
             };
             // What was read before is answered before.

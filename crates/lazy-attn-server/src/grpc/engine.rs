@@ -120,9 +120,7 @@ impl EngineService for EngineApi {
         &self,
         request: Request<v1::WatchKvEventsRequest>,
     ) -> Result<Response<WatchStream>, Status> {
-        if !self.gate.is_open() {
-            return Err(status::draining());
-        }
+        drop(self.gate.enter().map_err(|closing| closing.status())?);
         let deadline = Deadline::of(request.metadata())?;
         let tenant = Caller::of(&request)?;
         let place = self.watchers.enter(tenant)?;

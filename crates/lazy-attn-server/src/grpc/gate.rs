@@ -2,22 +2,36 @@
 
 use std::sync::Arc;
 
+use lazy_attn_engine::EngineError;
 use tokio::sync::watch;
+use tonic::Status;
+
+use crate::status;
 
 /// Whether requests are let in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 enum State {
     Open,
     Closed(Closing),
 }
 
 /// Why nobody is let in any more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) enum Closing {
     /// Somebody wants the server to end.
     Drain,
     /// The engine is gone.
-    EngineLost,
+    EngineLost(EngineError),
+}
+
+impl Closing {
+    /// What those hear who come too late.
+    pub(super) fn status(&self) -> Status {
+        match self {
+            Closing::Drain => status::draining(),
+            Closing::EngineLost(error) => status::of_engine_error(error),
+        }
+    }
 }
 
 /// Lets requests in until it is closed, and knows when the last one has left.
@@ -40,11 +54,17 @@ impl Gate {
         Gate { state: Arc::new(watch::Sender::new(State::Open)), in_flight: Arc::new(watch::Sender::new(())) }
     }
 
-    /// A request that was let in; `None` once the gate is closed.
-    pub(super) fn enter(&self) -> Option<InFlight> {
+    /// A request that was let in.
+    ///
+    /// # Errors
+    /// Why the gate is closed.
+    pub(super) fn enter(&self) -> Result<InFlight, Closing> {
         // Counted before the state is read: whoever closes the gate and then waits sees either this request or none.
         let request = InFlight { _receiver: self.in_flight.subscribe() };
-        self.is_open().then_some(request)
+        match &*self.state.borrow() {
+            State::Open => Ok(request),
+            State::Closed(closing) => Err(closing.clone()),
+        }
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -57,8 +77,8 @@ impl Gate {
     }
 
     /// Lets nobody in from now on, because the engine is gone.
-    pub(super) fn close(&self) {
-        self.close_for(Closing::EngineLost);
+    pub(super) fn close(&self, error: EngineError) {
+        self.close_for(Closing::EngineLost(error));
     }
 
     /// The first reason stays.
@@ -78,8 +98,8 @@ impl Gate {
         // The sender lives in `self`, so the wait cannot fail.
         let closed = state.wait_for(|state| *state != State::Open).await;
         match closed.as_deref() {
-            Ok(State::Closed(closing)) => *closing,
-            Ok(State::Open) | Err(_) => Closing::EngineLost,
+            Ok(State::Closed(closing)) => closing.clone(),
+            Ok(State::Open) | Err(_) => Closing::EngineLost(EngineError::ShutDown),
         }
     }
 
@@ -104,8 +124,8 @@ mod tests {
         let (first, second) = (gate.enter().unwrap(), gate.enter().unwrap());
         assert_eq!(gate.num_in_flight(), 2);
         gate.drain();
-        gate.close();
-        assert!(gate.enter().is_none());
+        gate.close(EngineError::ShutDown);
+        assert_eq!(gate.enter().unwrap_err(), Closing::Drain);
         assert_eq!(gate.closed().await, Closing::Drain, "the first reason stays");
         drop(first);
         let empty = tokio::spawn({

@@ -34,7 +34,8 @@ impl GenerationService for GenerationApi {
 
     async fn generate(&self, request: Request<v1::GenerateRequest>) -> Result<Response<ReplyStream>, Status> {
         let refusal = |rejection, status| self.intake.refusal(rejection, status);
-        let in_flight = self.gate.enter().ok_or_else(|| refusal(Rejection::Draining, status::draining()))?;
+        let in_flight =
+            self.gate.enter().map_err(|closing| refusal(Rejection::Draining, closing.status()))?;
         let deadline = Deadline::of(request.metadata());
         let deadline = deadline.map_err(|status| refusal(Rejection::InvalidField, status))?;
         let tenant = Caller::of(&request)?;
@@ -54,7 +55,7 @@ impl GenerationService for GenerationApi {
         &self,
         request: Request<v1::CountTokensRequest>,
     ) -> Result<Response<v1::CountTokensResponse>, Status> {
-        let _in_flight = self.gate.enter().ok_or_else(status::draining)?;
+        let _in_flight = self.gate.enter().map_err(|closing| closing.status())?;
         let deadline = Deadline::of(request.metadata())?;
         let tenant = Caller::of(&request)?;
         let message = request.into_inner();
@@ -102,8 +103,8 @@ async fn pump(stream: &mut RequestStream, reply: &Reply, sender: &mpsc::Sender<M
     // Room first: what the engine says while there is none comes merged afterwards.
     while let Ok(room) = sender.reserve().await {
         let Some(event) = stream.next().await else { return };
-        if matches!(event, Event::Failed(EngineError::ShutDown)) {
-            gate.close();
+        if let Event::Failed(error @ (EngineError::ShutDown | EngineError::DeviceLost(_))) = &event {
+            gate.close(error.clone());
         }
         room.send(reply.message(event).map_err(|error| status::of_engine_error(&error)));
     }

@@ -83,6 +83,7 @@ pub struct Server {
     health: HealthReporter,
     gate: Gate,
     pins: Pins,
+    handle: EngineHandle,
 }
 
 impl Server {
@@ -106,6 +107,7 @@ impl Server {
             watchers: Watchers::default(),
         };
         let pins = Pins::new(handle.clone(), Arc::clone(&registry));
+        let engine_handle = handle.clone();
         let slots = IntakeSlots::new();
         let intake = Intake { handle, model, limits, defaults, chat, slots, metrics, registry };
         let intake = Arc::new(intake);
@@ -139,20 +141,21 @@ impl Server {
             .add_service(InterceptedService::new(documents, tenants.clone()))
             .add_service(InterceptedService::new(EngineServiceServer::new(engine), tenants.clone()))
             .add_optional_service(reflection.map(|service| InterceptedService::new(service, tenants)));
-        Ok(Server { router, health, gate, pins })
+        Ok(Server { router, health, gate, pins, handle: engine_handle })
     }
 
     /// Serves on `listener` until `drain` resolves; then refuses new requests, finishes those in flight and returns.
     /// Dropping the future stops at once.
     ///
     /// # Errors
-    /// [`ServeError::Transport`] if the transport fails, [`ServeError::EngineLost`] if the engine shuts down.
+    /// [`ServeError::Transport`] if the transport fails, [`ServeError::EngineLost`] if the engine ends, its device
+    /// being lost or for another reason.
     pub async fn serve(
         self,
         listener: TcpListener,
         drain: impl Future<Output = ()>,
     ) -> Result<(), ServeError> {
-        let Server { router, mut health, gate, pins } = self;
+        let Server { router, mut health, gate, pins, handle } = self;
         report(&health, ServingStatus::Serving).await;
         let (close, closing) = oneshot::channel::<()>();
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
@@ -165,9 +168,13 @@ impl Server {
             result = &mut serving => return Ok(result?),
             () = pins.keep() => Ok(()),
             () = drain => Ok(()),
+            error = handle.ended() => {
+                gate.close(error.clone());
+                Err(ServeError::EngineLost(error))
+            }
             closing = gate.closed() => match closing {
                 Closing::Drain => Ok(()),
-                Closing::EngineLost => Err(ServeError::EngineLost),
+                Closing::EngineLost(error) => Err(ServeError::EngineLost(error)),
             },
         };
         gate.drain();

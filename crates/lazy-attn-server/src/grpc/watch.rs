@@ -108,7 +108,7 @@ impl Watcher {
             let end = tokio::select! {
                 biased;
                 () = sender.closed() => return,
-                _ = gate.closed() => status::draining(),
+                closing = gate.closed() => closing.status(),
                 end = deadline.passed() => end,
                 end = self.tell(&sender) => end,
             };
