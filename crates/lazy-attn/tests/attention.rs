@@ -3,41 +3,46 @@
 // Helpers outside test functions may unwrap too.
 #![allow(clippy::unwrap_used)]
 
+#[macro_use]
 mod common;
 
-use common::{SHAPE, Scenario, Shape, assert_matches_oracle, bits};
+use common::{SHAPE, Scenario, Shape, assert_matches_oracle, bits, metamorphic};
 use lazy_attn::{CpuIsa, KvDtype};
+
+fn run(scenario: &Scenario) -> Vec<f32> {
+    scenario.run(scenario.config(), CpuIsa::detect())
+}
 
 fn check(scenario: &Scenario) {
     assert_matches_oracle(scenario, CpuIsa::detect());
 }
 
+/// As it is, and in f32, where nothing hides behind rounding.
+fn check_and_widen(scenario: &Scenario) {
+    check(scenario);
+    check(&Scenario { shape: Shape { dtype: KvDtype::F32, ..scenario.shape }, ..scenario.clone() });
+}
+
+every_case!(check_and_widen);
+
 #[test]
-fn plain_causal_attention_is_one_segment() {
-    check(&Scenario::new(SHAPE, &[]).request(0, &[], 0, 70));
-    check(&Scenario::new(SHAPE, &[]).request(0, &[], 300, 5));
+fn shifts_change_no_bit() {
+    metamorphic::assert_shifts_change_no_bit(run);
 }
 
 #[test]
-fn documents_are_read_at_any_place_in_any_order() {
-    let documents = [40, 23, 300];
-    check(&Scenario::new(SHAPE, &documents).request(0, &[0, 1, 2], 3, 1).request(0, &[2, 1, 0], 0, 4));
+fn segments_may_be_split() {
+    metamorphic::assert_segments_may_be_split(run);
 }
 
 #[test]
-fn every_dtype_is_within_its_rounding() {
-    for dtype in [KvDtype::F32, KvDtype::F16, KvDtype::Bf16] {
-        let shape = Shape { dtype, ..SHAPE };
-        check(&Scenario::new(shape, &[40, 270]).request(5, &[0, 1], 3, 1).request(0, &[1, 0], 0, 20));
-    }
+fn segments_may_be_listed_in_any_order() {
+    metamorphic::assert_segments_may_be_listed_in_any_order(run);
 }
 
 #[test]
-fn every_gqa_ratio_works() {
-    for group_size in [1, 2, 3, 4, 5, 7, 8, 16] {
-        let shape = Shape { group_size, ..SHAPE };
-        check(&Scenario::new(shape, &[40, 33]).request(0, &[0, 1], 3, 1).request(0, &[1, 0], 2, 3));
-    }
+fn other_documents_change_no_bit() {
+    metamorphic::assert_other_documents_change_no_bit(run);
 }
 
 #[test]
@@ -61,41 +66,6 @@ fn every_block_size_works_at_its_edges() {
 }
 
 #[test]
-fn sixty_four_documents_and_one_document_twice_work() {
-    let documents: Vec<u32> = (0..64).map(|index| 1 + index % 19).collect();
-    let all: Vec<usize> = (0..64).collect();
-    check(&Scenario::new(SHAPE, &documents).request(0, &all, 3, 2));
-    for num_tokens in [1, 2] {
-        check(&Scenario::new(SHAPE, &[50, 7]).request(0, &[0, 1, 0, 0], 3, num_tokens));
-    }
-}
-
-#[test]
-fn documents_placed_at_the_same_start_do_not_disturb_each_other() {
-    let mut scenario = Scenario::new(SHAPE, &[50, 40]).request(0, &[0, 1], 3, 2);
-    scenario.requests[0].documents[1].1 = 0;
-    check(&scenario);
-}
-
-#[test]
-fn windows_end_where_they_say() {
-    // The tail token is at position 105: the window reaches a document, its edge, or only the tail.
-    for window in [1, 4, 5, 6, 7, 64, 65, 66, 104, 105, 106, 107, 5000] {
-        let scenario = Scenario::new(SHAPE, &[40, 60]).request(0, &[0, 1], 5, 1).request(3, &[1, 0], 2, 20);
-        check(&Scenario { window: Some(window), ..scenario });
-    }
-    let long = Scenario::new(SHAPE, &[600, 600]).request(0, &[0, 1], 5, 1).request(9, &[0, 1], 600, 3);
-    for window in [255, 256, 257, 511, 512, 513, 700] {
-        check(&Scenario { window: Some(window), ..long.clone() });
-    }
-}
-
-#[test]
-fn positions_up_to_two_to_the_thirty_are_exact() {
-    check(&Scenario::new(SHAPE, &[40, 33]).request((1 << 30) - 100, &[0, 1], 3, 1));
-}
-
-#[test]
 fn every_instruction_set_is_within_the_same_tolerance() {
     for isa in CpuIsa::available() {
         for dtype in [KvDtype::F32, KvDtype::F16, KvDtype::Bf16] {
@@ -104,13 +74,6 @@ fn every_instruction_set_is_within_the_same_tolerance() {
             assert_matches_oracle(&scenario.request(7, &[1, 0], 0, 20), isa);
         }
     }
-}
-
-#[test]
-fn large_scores_neither_overflow_nor_drown_the_others() {
-    // Scores of about +-2000: unless they are taken relative to the largest, every power overflows or vanishes.
-    let scenario = Scenario::new(SHAPE, &[300, 40]).request(0, &[0, 1], 1, 1).request(0, &[1], 0, 20);
-    check(&Scenario { query_size: 1e3, ..scenario });
 }
 
 #[test]

@@ -1,8 +1,13 @@
-//! Scenarios, and an oracle that shares nothing with the crate: f64, keys rotated to *global* positions, one plain
-//! softmax over the whole context.
+//! Scenarios, and what every backend is tested with: `oracle` (what should come out), `cases` (what is put in), `metamorphic`
+//! (what must not change the result).
 
 // Each test binary uses its own part of this module.
 #![allow(dead_code)]
+
+#[macro_use]
+pub(crate) mod cases;
+pub(crate) mod metamorphic;
+mod oracle;
 
 use std::{collections::BTreeMap, num::NonZeroU32};
 
@@ -11,6 +16,8 @@ use lazy_attn::{
 };
 use lazy_attn_types::{BlockId, BlockSize, Position, Run, SegmentHandle, SegmentView, StepInput, TokenId};
 use proptest::test_runner::{Config as ProptestConfig, FileFailurePersistence};
+
+pub(crate) use oracle::*;
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shape {
@@ -48,6 +55,8 @@ pub(crate) struct Scenario {
     pub(crate) shape: Shape,
     /// Lengths of the documents.
     pub(crate) documents: Vec<u32>,
+    /// Of which raw text each document is a piece: its seed, and the text's token that is the document's first.
+    pub(crate) sources: Vec<(u32, u32)>,
     pub(crate) requests: Vec<Request>,
     pub(crate) window: Option<u32>,
     /// Largest element of a query. At 4 scores spread far enough for a wrong rotation to show.
@@ -70,7 +79,14 @@ pub(crate) const LAYER: u32 = 1;
 
 impl Scenario {
     pub(crate) fn new(shape: Shape, documents: &[u32]) -> Scenario {
-        Scenario { shape, documents: documents.to_vec(), requests: Vec::new(), window: None, query_size: 4.0 }
+        Scenario {
+            shape,
+            documents: documents.to_vec(),
+            sources: (0..documents.len() as u32).map(|seed| (seed, 0)).collect(),
+            requests: Vec::new(),
+            window: None,
+            query_size: 4.0,
+        }
     }
 
     /// Adds a request over `documents` placed one behind the other from `base` on.
@@ -103,9 +119,10 @@ impl Scenario {
         self.documents.iter().copied().chain(tails).collect()
     }
 
-    /// Seeds of the raw keys and values of every segment: documents, then tails.
-    fn seeds(&self) -> Vec<u32> {
-        (0..self.documents.len() as u32).chain(self.requests.iter().map(|request| request.seed)).collect()
+    /// Raw text of a segment (documents, then tails): its seed and first token.
+    fn source(&self, segment: usize) -> (u32, u32) {
+        let tail = || (self.requests[segment - self.documents.len()].seed, 0);
+        self.sources.get(segment).copied().unwrap_or_else(tail)
     }
 
     /// Block lists of all segments, scattered over the pool; some blocks are nobody's.
@@ -121,15 +138,6 @@ impl Scenario {
     /// Blocks of the pool.
     pub(crate) fn num_blocks(&self) -> u32 {
         self.blocks().1
-    }
-
-    /// Largest relative error of a device's result, in the norm: random roundings of rotated queries and keys move a score
-    /// by `query_size` / 3 times the rounding unit times sqrt(2) (elements are uniform), probabilities, values and
-    /// results are rounded once each, and twice that is never reached by chance.
-    pub(crate) fn relative_error_max(&self) -> f64 {
-        let unit = if self.shape.dtype == KvDtype::F16 { 2f64.powi(-11) } else { 2f64.powi(-9) };
-        let score = f64::from(self.query_size) / 3.0 * 2f64.sqrt();
-        2.0 * unit / 3f64.sqrt() * (score * score + 3.0).sqrt()
     }
 
     /// The step that encodes the documents and the stored part of the tails.
@@ -150,13 +158,7 @@ impl Scenario {
         let (lists, _) = self.blocks();
         let mut input = StepInput::default();
         for (index, request) in self.requests.iter().enumerate() {
-            let mut views: Vec<(usize, u32, u32)> = request
-                .documents
-                .iter()
-                .map(|&(document, start)| (document, start, self.documents[document]))
-                .collect();
-            let tail = self.documents.len() + index;
-            views.push((tail, request.tail_start, request.num_stored + request.num_tokens));
+            let views = self.views(index, request);
             push_run(&mut input, &views, &lists, request.num_stored, request.num_tokens);
         }
         input
@@ -222,36 +224,18 @@ impl Scenario {
 
     /// Appends token `local` of `segment`.
     pub(crate) fn push_token(&self, rows: &mut Rows, segment: usize, local: u32) {
-        let seed = self.seeds()[segment];
-        let elements = self.shape.num_kv_heads * self.shape.head_dim;
-        rows.k.extend(raw(seed, local, KEY, elements));
-        rows.v.extend(raw(seed, local, VALUE, elements));
-        rows.q.extend(self.query(seed, local));
+        let (seed, first) = self.source(segment);
+        let [k, v] = self.key_and_value(segment, local);
+        rows.k.extend(k);
+        rows.v.extend(v);
+        rows.q.extend(self.query(seed, first + local));
     }
 
-    /// What `run` should give, and how far from it each number may be.
-    pub(crate) fn oracle(&self) -> Vec<(f64, f64)> {
-        let shape = self.shape;
-        let mut out = Vec::new();
-        for (index, request) in self.requests.iter().enumerate() {
-            let tail = self.documents.len() + index;
-            for local in request.num_stored..request.num_stored + request.num_tokens {
-                let position = request.tail_start + local;
-                let mut keys = Vec::new();
-                for &(document, start) in &request.documents {
-                    keys.extend((0..self.documents[document]).map(|key| (document, start, key)));
-                }
-                keys.extend((0..=local).map(|key| (tail, request.tail_start, key)));
-                let window = i64::from(self.window.unwrap_or(u32::MAX));
-                keys.retain(|&(_, start, key)| i64::from(start + key) > i64::from(position) - window);
-                let q = self.query(request.seed, local);
-                for head in 0..shape.num_kv_heads * shape.group_size {
-                    let q = &q[(head * shape.head_dim) as usize..][..shape.head_dim as usize];
-                    out.extend(self.oracle_head(&keys, position, q, (head / shape.group_size) as usize));
-                }
-            }
-        }
-        out
+    /// Raw key and value of token `local` of `segment`, of all heads.
+    fn key_and_value(&self, segment: usize, local: u32) -> [Vec<f32>; 2] {
+        let (seed, first) = self.source(segment);
+        let elements = self.shape.num_kv_heads * self.shape.head_dim;
+        [KEY, VALUE].map(|kind| raw(seed, first + local, kind, elements))
     }
 
     fn query(&self, seed: u32, local: u32) -> Vec<f32> {
@@ -259,57 +243,6 @@ impl Scenario {
         let count = shape.num_kv_heads * shape.group_size * shape.head_dim;
         raw(seed, local, QUERY, count).into_iter().map(|value| self.query_size * value).collect()
     }
-
-    /// One query head over `keys` (segment, start, local index).
-    fn oracle_head(
-        &self,
-        keys: &[(usize, u32, u32)],
-        position: u32,
-        q: &[f32],
-        kv_head: usize,
-    ) -> Vec<(f64, f64)> {
-        let shape = self.shape;
-        let (dim, seeds) = (shape.head_dim as usize, self.seeds());
-        let head = |seed, key, kind| -> Vec<f32> {
-            raw(seed, key, kind, shape.num_kv_heads * shape.head_dim)[kv_head * dim..][..dim].to_vec()
-        };
-        let q = rotate(shape, q, position);
-        let mut scores = Vec::new();
-        let mut mass = 0.0f64;
-        for &(segment, start, key) in keys {
-            let k = rotate(shape, &head(seeds[segment], key, KEY), start + key);
-            let products = q.iter().zip(&k).map(|(q, k)| q * k);
-            scores.push(products.clone().sum::<f64>() * scale(shape));
-            mass = mass.max(products.map(f64::abs).sum::<f64>() * scale(shape));
-        }
-        let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let sum: f64 = scores.iter().map(|score| (score - max).exp()).sum();
-        let mut out = vec![0.0; dim];
-        for (&(segment, _, key), score) in keys.iter().zip(&scores) {
-            let weight = (score - max).exp() / sum;
-            for (out, v) in out.iter_mut().zip(head(seeds[segment], key, VALUE)) {
-                *out += weight * f64::from(v);
-            }
-        }
-        let tolerance = tolerance(shape, mass, keys.len());
-        out.into_iter().map(|value| (value, tolerance)).collect()
-    }
-}
-
-/// Error bound of one output element, |v| <= 1. `mass` is the largest sum of |q_d k_d|, times the softmax scale.
-pub(crate) fn tolerance(shape: Shape, mass: f64, num_keys: usize) -> f64 {
-    let f32_unit = 2f64.powi(-24);
-    // Rounding of stored elements: half a unit in the last place.
-    let stored = match shape.dtype {
-        KvDtype::F32 => f32_unit,
-        KvDtype::F16 => 2f64.powi(-11),
-        KvDtype::Bf16 => 2f64.powi(-9),
-    };
-    // A score: the stored key, angles good to 1e-6 on both sides, and one rounding per addition of the dot product.
-    let score = mass * (stored + 4e-6 + f64::from(shape.head_dim) * f32_unit);
-    // An error d of every score moves a softmax average of |v| <= 1 by at most 2 d; then the stored value, the exp
-    // (2e-7), and one rounding per key in numerator and denominator.
-    2.0 * score + stored + 4e-7 + 2.0 * num_keys as f64 * f32_unit
 }
 
 fn push_run(
@@ -366,31 +299,6 @@ pub(crate) fn scale(shape: Shape) -> f64 {
 pub(crate) fn inv_freq(shape: Shape) -> Vec<f32> {
     let pairs = shape.rotary_dim / 2;
     (0..pairs).map(|pair| 10_000f64.powf(-f64::from(pair) / f64::from(pairs)) as f32).collect()
-}
-
-fn rotate(shape: Shape, row: &[f32], position: u32) -> Vec<f64> {
-    let mut out: Vec<f64> = row.iter().map(|&value| f64::from(value)).collect();
-    let pairs = shape.rotary_dim as usize / 2;
-    for (pair, radians) in inv_freq(shape).into_iter().enumerate() {
-        let (sin, cos) = (f64::from(radians) * f64::from(position)).sin_cos();
-        let (x, y) = (f64::from(row[pair]), f64::from(row[pair + pairs]));
-        out[pair] = x * cos - y * sin;
-        out[pair + pairs] = y * cos + x * sin;
-    }
-    out
-}
-
-pub(crate) fn assert_matches_oracle(scenario: &Scenario, isa: CpuIsa) {
-    let got = scenario.run(scenario.config(), isa);
-    let want = scenario.oracle();
-    assert_eq!(got.len(), want.len());
-    for (index, (&got, (want, tolerance))) in got.iter().zip(want).enumerate() {
-        let error = (f64::from(got) - want).abs();
-        assert!(
-            error <= tolerance,
-            "{isa}, element {index}: {got} is not {want} within {tolerance} in {scenario:?}"
-        );
-    }
 }
 
 /// The bits, so that zeros of different signs and NaNs compare too.

@@ -5,9 +5,9 @@ use lazy_attn::{KvDtype, KvLayout, RopeTable};
 use lazy_attn_sys::BlockLayout;
 use lazy_attn_types::{BlockId, BlockSize};
 
-use crate::common::{Shape, inv_freq};
+use crate::common::{Shape, cases::SHAPE, inv_freq};
 use crate::elementwise::noise;
-use crate::gpu::{SHAPE, device, narrow, widen};
+use crate::gpu::{device, narrow, widen};
 
 const NUM_BLOCKS: u32 = 12;
 const LAYER: u32 = 1;
