@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use lazy_attn_kv::Found;
 use lazy_attn_sched::{Outcome, PlannedRun, RunTokens, Work};
-use lazy_attn_types::{Segment, SegmentHandle, SegmentKey, SegmentKind, SequenceId, Timestamp};
+use lazy_attn_types::{
+    OutputKind, OutputRow, Segment, SegmentHandle, SegmentKey, SegmentKind, SequenceId, Timestamp,
+};
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::Span;
 
@@ -179,17 +181,26 @@ impl LiveRequest {
         }
     }
 
+    /// Sequences of a request are numbered in a row.
+    fn index_of(&self, sequence: SequenceId) -> usize {
+        (sequence.0 - self.job.sequences[0].0) as usize
+    }
+
+    /// How the next row of `sequence` is wanted of an executor that samples.
+    pub(crate) fn output_kind(&self, sequence: SequenceId) -> OutputKind {
+        self.samples[self.index_of(sequence)].output_kind()
+    }
+
     /// The row of `sequence` came out of a step that ended at `now`.
     pub(crate) fn row(
         &mut self,
         sequence: SequenceId,
-        logits: &[f32],
+        row: OutputRow<'_>,
         scratch: &mut SamplingScratch,
         now: Timestamp,
     ) -> Result<Outcome, SampleError> {
-        // Sequences of a request are numbered in a row.
-        let index = (sequence.0 - self.job.sequences[0].0) as usize;
-        let sampled = self.samples[index].push(scratch, logits)?;
+        let index = self.index_of(sequence);
+        let sampled = self.samples[index].push(scratch, row)?;
         self.observe_token(index, now);
         let index = index as u32;
         let token = sampled.token.chosen.token;

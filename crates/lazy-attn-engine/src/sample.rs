@@ -2,12 +2,12 @@
 
 use lazy_attn_text::{DetokenizeOptions, Detokenizer, Tokenizer};
 use lazy_attn_types::sampling::EndTokens;
-use lazy_attn_types::{StopParams, TokenId};
+use lazy_attn_types::{OutputKind, OutputRow, SampledRow, StopParams, TokenId};
 
 use crate::intake::Prepared;
 use crate::sampling::{SampleError, Sampler, SamplingScratch, SequenceSeed};
 use crate::stop::StopMatcher;
-use crate::{FinishReason, GeneratedToken};
+use crate::{FinishReason, GeneratedToken, TokenLogprob};
 
 /// What one row of logits became.
 #[derive(Debug)]
@@ -60,14 +60,18 @@ impl Sample {
         self.generated.len() as u32
     }
 
-    /// Chooses the next token. A token that ends the sequence is reported, its own text is not.
+    /// How it wants its next row of an executor that samples.
+    pub(crate) fn output_kind(&self) -> OutputKind {
+        self.sampler.row_sampling(self.num_generated()).map_or(OutputKind::Logits, OutputKind::Token)
+    }
+
+    /// Takes the next token, or chooses it. A token that ends the sequence is reported, its own text is not.
     pub(crate) fn push(
         &mut self,
         scratch: &mut SamplingScratch,
-        logits: &[f32],
+        row: OutputRow<'_>,
     ) -> Result<Sampled, SampleError> {
-        let chosen = self.sampler.sample(scratch, logits, &self.generated)?;
-        let token = GeneratedToken { chosen: chosen.token, top: chosen.top.to_vec() };
+        let token = self.token(scratch, row)?;
         let id = token.chosen.token;
         self.generated.push(id);
         let mut text = String::new();
@@ -84,6 +88,24 @@ impl Sample {
             text.push_str(&self.flush());
         }
         Ok(Sampled { token, text, finish })
+    }
+
+    fn token(
+        &mut self,
+        scratch: &mut SamplingScratch,
+        row: OutputRow<'_>,
+    ) -> Result<GeneratedToken, SampleError> {
+        match row {
+            OutputRow::Logits(logits) => {
+                let chosen = self.sampler.sample(scratch, logits, &self.generated)?;
+                Ok(GeneratedToken { chosen: chosen.token, top: chosen.top.to_vec() })
+            }
+            OutputRow::Sampled(SampledRow::Token(token)) => {
+                Ok(GeneratedToken { chosen: TokenLogprob { token, logprob: 0.0 }, top: Vec::new() })
+            }
+            OutputRow::Sampled(SampledRow::NotFinite) => Err(SampleError::Overflowed),
+            OutputRow::Sampled(SampledRow::NothingAllowed) => Err(SampleError::NoneAllowed),
+        }
     }
 
     /// What was held back: an incomplete character, and text that only looked like the beginning of a stop text.

@@ -7,7 +7,9 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use lazy_attn_sched::{Outcome, SchedError, Scheduler, StepPlan, Submission, Work};
-use lazy_attn_types::{ExecError, Executor, RequestId, SequenceId, StepInput, StepOutput, Timestamp};
+use lazy_attn_types::{
+    Capability, ExecError, Executor, OutputKind, RequestId, SequenceId, StepInput, StepOutput, Timestamp,
+};
 
 use crate::command::{Answerer, Command, Job, Question};
 use crate::documents::pin_error;
@@ -177,10 +179,25 @@ impl StepLoop {
         }
         let (step, tokens, runs) = (plan.step, plan.num_tokens(), plan.runs.len());
         let _span = tracing::debug_span!("step", step, tokens, runs, running = plan.num_running).entered();
-        match self.execute(&plan) {
-            Ok(output) => self.commit(plan, &output, now),
+        let input = self.input(&plan);
+        match self.execute(&input) {
+            Ok(output) => self.commit(plan, &input, &output, now),
             Err(error) => self.abort(plan, &error),
         }
+    }
+
+    /// The arrays of `plan`, with how each row is wanted.
+    fn input(&self, plan: &StepPlan) -> StepInput {
+        let mut input = flatten(plan);
+        if self.executor.info().capability >= Capability::Samples {
+            input.outputs.extend(plan.rows().map(|run| self.output_kind(run.sequence)));
+        }
+        input
+    }
+
+    fn output_kind(&self, sequence: SequenceId) -> OutputKind {
+        let live = self.owners.get(&sequence).and_then(|owner| self.requests.get(owner));
+        live.map_or(OutputKind::Logits, |live| live.output_kind(sequence))
     }
 
     fn publish_admissions(&mut self, plan: &StepPlan, now: Timestamp) {
@@ -219,34 +236,28 @@ impl StepLoop {
         }
     }
 
-    fn execute(&mut self, plan: &StepPlan) -> Result<StepOutput, ExecError> {
-        let input = flatten(plan);
-        let num_logits = input.output_tokens.len() * self.executor.info().vocab_size as usize;
-        let output = run_guarded(&mut *self.executor, &input)?;
-        if output.logits.len() != num_logits {
-            let got = output.logits.len();
-            return Err(ExecError::Failed(format!("it returned {got} logits instead of {num_logits}")));
-        }
+    fn execute(&mut self, input: &StepInput) -> Result<StepOutput, ExecError> {
+        let output = run_guarded(&mut *self.executor, input)?;
+        output.check(input, self.executor.info())?;
         Ok(output)
     }
 
     /// `plan`, made at `planned`, is done.
-    fn commit(&mut self, plan: StepPlan, output: &StepOutput, planned: Timestamp) {
+    fn commit(&mut self, plan: StepPlan, input: &StepInput, output: &StepOutput, planned: Timestamp) {
         let now = self.shared.clock.now();
         self.meter.commit(&plan, Duration::from_micros(now.micros_since(planned)));
         let vocab_size = self.executor.info().vocab_size;
         let mut outcomes = Vec::new();
         let mut failures = Vec::new();
         let mut ended = Vec::new();
-        for (row, run) in plan.rows().enumerate() {
+        for (run, row) in plan.rows().zip(output.rows(input, vocab_size)) {
             let Some(&request) = self.owners.get(&run.sequence) else {
                 unreachable!("{} runs for a request the loop knows", run.sequence);
             };
             let Some(live) = self.requests.get_mut(&request) else {
                 unreachable!("{request} is live while one of its sequences runs");
             };
-            let logits = output.row(row, vocab_size);
-            match live.row(run.sequence, logits, &mut self.scratch, now) {
+            match live.row(run.sequence, row, &mut self.scratch, now) {
                 Ok(outcome) => {
                     self.stats.tokens_generated += 1;
                     outcomes.push(outcome);

@@ -150,7 +150,7 @@ fn a_failed_step_fails_the_requests_in_it_and_no_other() {
 #[test]
 fn logits_that_are_not_numbers_fail_only_their_own_request() {
     let mut rig = gated(RigOptions::default());
-    rig.gate.poison(id('#'));
+    rig.probe.spoil(id('#'));
     let good = rig.handle.submit(request(vec![text("ab")], 5)).unwrap();
     let bad = rig.handle.submit(request(vec![text("a#")], 5)).unwrap();
     rig.gate.open();

@@ -9,7 +9,10 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use lazy_attn_types::{BlockSize, ExecError, Executor, ExecutorInfo, Fingerprint, StepInput, StepOutput};
+use lazy_attn_types::{
+    BlockSize, Capability, ExecError, Executor, ExecutorInfo, Fingerprint, SampledRow, StepInput, StepOutput,
+    TokenId,
+};
 
 /// A model on a device.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -84,7 +87,7 @@ impl CostProbe {
     }
 }
 
-/// The executor. Every logit is 1, so the greedy token is 0.
+/// The executor. Every logit is 1, so the greedy token is 0; it is also what is drawn.
 #[derive(Debug)]
 pub struct CostExecutor {
     model: CostModel,
@@ -105,8 +108,16 @@ impl CostExecutor {
             max_step_tokens: 8192,
             max_context_tokens: 131_072,
             fingerprint: Fingerprint::of(&[("model", b"cost")]),
+            capability: Capability::Logits,
         };
         CostExecutor { model, info, probe: CostProbe::default(), last_end: None }
+    }
+
+    /// Lets it draw tokens.
+    #[must_use]
+    pub fn sampling(mut self) -> CostExecutor {
+        self.info.capability = Capability::Samples;
+        self
     }
 
     /// The handle to observe it by.
@@ -131,15 +142,20 @@ impl Executor for CostExecutor {
             self.probe.0.lock().unwrap_or_else(PoisonError::into_inner).push(cost);
         }
         // Written here, so that whoever reads them does not pay for the memory's first use.
-        let logits = vec![1.0; input.output_tokens.len() * self.info.vocab_size as usize];
+        let num_token_rows = input.num_token_rows();
+        let num_logit_rows = input.output_tokens.len() - num_token_rows;
+        let output = StepOutput {
+            logits: vec![1.0; num_logit_rows * self.info.vocab_size as usize],
+            tokens: vec![SampledRow::Token(TokenId(0)); num_token_rows],
+        };
         self.last_end = Some(Instant::now());
-        Ok(StepOutput { logits })
+        Ok(output)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use lazy_attn_types::{BlockId, Position, Run, SegmentHandle, SegmentView, TokenId};
+    use lazy_attn_types::{BlockId, Position, Run, SegmentHandle, SegmentView};
 
     use super::*;
 
@@ -165,6 +181,7 @@ mod tests {
             segments: vec![view; num_rows as usize],
             block_ids: (0..num_tokens.div_ceil(16)).map(BlockId).collect(),
             output_tokens: (0..num_rows).collect(),
+            ..StepInput::default()
         }
     }
 

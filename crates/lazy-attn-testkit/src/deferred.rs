@@ -6,7 +6,8 @@
 //! Slow; for tests of the contract and of whole engines on tiny models.
 
 use lazy_attn_types::{
-    BlockSize, ExecError, Executor, ExecutorInfo, Fingerprint, Run, SegmentView, StepInput, StepOutput,
+    BlockSize, Capability, ExecError, Executor, ExecutorInfo, Fingerprint, Run, SegmentView, StepInput,
+    StepOutput,
 };
 
 use crate::oracle::Oracle;
@@ -52,6 +53,7 @@ impl DeferredExecutor {
             max_step_tokens: 512,
             max_context_tokens: 1 << 20,
             fingerprint: Fingerprint::of(&[("config", format!("{c:?}").as_bytes())]),
+            capability: Capability::Logits,
         };
         let store = vec![vec![None; slots]; c.num_layers];
         DeferredExecutor { frequencies: frequencies(&c.rope), oracle, info, store }
@@ -179,7 +181,7 @@ impl Executor for DeferredExecutor {
         }
         let wanted = input.output_tokens.iter();
         let logits = wanted.flat_map(|&token| self.oracle.head(&hidden[token as usize]));
-        Ok(StepOutput { logits: logits.map(|logit| logit as f32).collect() })
+        Ok(StepOutput::from_logits(logits.map(|logit| logit as f32).collect()))
     }
 }
 

@@ -29,7 +29,7 @@ pub mod tiny;
 pub use cost::{CostExecutor, CostModel, CostProbe, StepCost};
 pub use deferred::DeferredExecutor;
 pub use driver::{Player, Pool, RunSpec, StepBuilder, StoredSegment};
-pub use fake::{FakeConfig, FakeExecutor, FakeProbe, expected_tokens};
+pub use fake::{FakeConfig, FakeExecutor, FakeProbe, RowSampler, expected_tokens};
 pub use oracle::{Oracle, OracleConfig, OracleWeights};
 pub use part::{Part, Placed, place};
 pub use rng::SplitMix64;

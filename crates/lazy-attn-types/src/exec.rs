@@ -3,6 +3,10 @@
 //! The control plane flattens a step into [`StepInput`]; an [`Executor`] runs it and returns [`StepOutput`]. Neither
 //! side knows more of the other than these arrays.
 
+mod rows;
+
+pub use rows::{Capability, CarriedToken, OutputKind, OutputRow, RowSampling, SampledRow, StepOutput};
+
 use crate::{BlockId, BlockSize, Fingerprint, Position, TokenId};
 
 /// Identity of a segment's physical storage: views with equal handles read the same blocks, whatever their start.
@@ -48,7 +52,7 @@ pub struct Run {
 ///
 /// In every layer all keys and values of the step are written before any is read, so a run may read a segment that
 /// another run of the same step completes.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct StepInput {
     /// Tokens of all runs, back to back in the order of `runs`.
     pub tokens: Vec<TokenId>,
@@ -58,8 +62,13 @@ pub struct StepInput {
     pub segments: Vec<SegmentView>,
     /// Block lists of all segments; views of one handle may share their range.
     pub block_ids: Vec<BlockId>,
-    /// Entries of `tokens` whose logits are wanted, ascending.
+    /// Entries of `tokens` whose logits are wanted, or a token drawn from them, ascending: the rows of output.
     pub output_tokens: Vec<u32>,
+    /// How each row of output is wanted; empty: the logits of all.
+    pub outputs: Vec<OutputKind>,
+    /// Entries of `tokens` that the step before draws, ascending; what stands in `tokens` for them is not looked at. Only
+    /// for an executor that [overlaps](Capability::Overlaps) steps.
+    pub carried: Vec<CarriedToken>,
 }
 
 impl StepInput {
@@ -100,7 +109,7 @@ impl StepInput {
         if !tokens_fit {
             return Err(ExecError::InvalidStep("a token or output lies outside its range".into()));
         }
-        Ok(())
+        self.validate_rows(info)
     }
 
     fn validate_views(&self, index: usize, run: &Run, info: &ExecutorInfo) -> Result<(), ExecError> {
@@ -126,21 +135,6 @@ impl StepInput {
     }
 }
 
-/// What a step returns.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct StepOutput {
-    /// `[output_tokens.len(), vocab_size]`, row-major, float32.
-    pub logits: Vec<f32>,
-}
-
-impl StepOutput {
-    /// The logits of entry `index` of `output_tokens`.
-    #[must_use]
-    pub fn row(&self, index: usize, vocab_size: u32) -> &[f32] {
-        &self.logits[index * vocab_size as usize..][..vocab_size as usize]
-    }
-}
-
 /// Sizes and identity of an executor, fixed for its life.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ExecutorInfo {
@@ -158,6 +152,8 @@ pub struct ExecutorInfo {
     pub max_context_tokens: u32,
     /// Weights, config and KV dtype, as far as they decide what a segment's KV is.
     pub fingerprint: Fingerprint,
+    /// What it can do beside computing logits.
+    pub capability: Capability,
 }
 
 /// Why a step did not run.
@@ -179,22 +175,45 @@ pub enum ExecError {
 }
 
 /// Runs steps. Owns weights and KV store; knows nothing of requests, documents or tenants.
+///
+/// [`Executor::execute`] runs one step after the other. An executor whose capability is [`Capability::Overlaps`] is driven by
+/// [`Executor::submit`] and [`Executor::wait`] instead, with up to two steps between the two: they run in the order in which
+/// they were submitted, each as if the one before it had ended.
 pub trait Executor: Send {
     /// Sizes and identity.
     fn info(&self) -> &ExecutorInfo;
 
-    /// Writes the KV of every token of `input`, and returns the logits of `input.output_tokens`.
+    /// Writes the KV of every token of `input`, and returns the rows of `input.output_tokens`.
     ///
     /// # Errors
     /// [`ExecError`]; the blocks the step would have written hold nothing valid afterwards.
     fn execute(&mut self, input: &StepInput) -> Result<StepOutput, ExecError>;
+
+    /// Begins a step and returns, usually before it has run. Whatever it needs of `input` is copied.
+    ///
+    /// # Errors
+    /// [`ExecError`] if the step was not begun: there will be no [`Executor::wait`] for it, and steps submitted before it are
+    /// not touched. By default always: the executor runs steps one by one.
+    fn submit(&mut self, input: &StepInput) -> Result<(), ExecError> {
+        let _ = input;
+        Err(ExecError::InvalidStep("it was submitted to an executor that runs steps one by one".into()))
+    }
+
+    /// Waits for the earliest step that was submitted and not waited for, and returns its rows.
+    ///
+    /// # Errors
+    /// [`ExecError`]; the blocks the step would have written hold nothing valid afterwards, and those of a step submitted
+    /// behind it neither: whatever its own `wait`, which is called too, returns. By default always.
+    fn wait(&mut self) -> Result<StepOutput, ExecError> {
+        Err(ExecError::InvalidStep("nothing was submitted".into()))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn info() -> ExecutorInfo {
+    pub(super) fn info() -> ExecutorInfo {
         ExecutorInfo {
             vocab_size: 10,
             num_blocks: 4,
@@ -203,10 +222,11 @@ mod tests {
             max_step_tokens: 64,
             max_context_tokens: 128,
             fingerprint: Fingerprint([0; 32]),
+            capability: Capability::Samples,
         }
     }
 
-    fn step() -> StepInput {
+    pub(super) fn step() -> StepInput {
         let view = SegmentView {
             handle: SegmentHandle(1),
             first_block: 0,
@@ -226,6 +246,7 @@ mod tests {
             segments: vec![view],
             block_ids: vec![BlockId(3)],
             output_tokens: vec![1],
+            ..StepInput::default()
         }
     }
 

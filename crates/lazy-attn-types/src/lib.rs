@@ -15,7 +15,10 @@ pub mod sampling;
 pub mod segment;
 pub mod vocab;
 
-pub use exec::{ExecError, Executor, ExecutorInfo, Run, SegmentHandle, SegmentView, StepInput, StepOutput};
+pub use exec::{
+    Capability, CarriedToken, ExecError, Executor, ExecutorInfo, OutputKind, OutputRow, RowSampling, Run,
+    SampledRow, SegmentHandle, SegmentView, StepInput, StepOutput,
+};
 pub use ids::{BlockId, BlockSize, Position, RequestId, SequenceId, Timestamp, TokenId};
 pub use sampling::{OutputParams, ParamError, SamplingParams, StopParams};
 pub use segment::{

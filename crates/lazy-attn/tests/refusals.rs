@@ -22,7 +22,7 @@ fn plan(block: u32, block_size: BlockSize) -> Plan {
         runs: vec![run],
         segments: vec![view],
         block_ids: vec![BlockId(block)],
-        output_tokens: Vec::new(),
+        ..StepInput::default()
     };
     Planner::new(PlanConfig::cpu(block_size, 2, 1)).unwrap().plan(&input)
 }

@@ -8,7 +8,7 @@ mod penalties;
 mod philox;
 mod softmax;
 
-use lazy_attn_types::{OutputParams, SamplingParams, TokenId};
+use lazy_attn_types::{OutputParams, RowSampling, SampledRow, SamplingParams, TokenId};
 
 pub use self::philox::SequenceSeed;
 use crate::TokenLogprob;
@@ -27,6 +27,12 @@ pub enum SampleError {
         /// Its logit.
         value: f32,
     },
+    /// The same, found by the executor, which does not tell which logit it was.
+    #[error("a logit is NaN or plus infinity; the model's numbers overflowed, try a wider dtype")]
+    Overflowed,
+    /// Every logit is minus infinity, found by the executor.
+    #[error("no logit allows its token")]
+    NoneAllowed,
     /// Every logit is minus infinity, or there is none.
     #[error("none of the {num_logits} logits allows its token")]
     NothingAllowed {
@@ -56,13 +62,33 @@ pub struct SamplingScratch {
 /// Chooses the tokens of one sequence.
 #[derive(Debug, Clone)]
 pub struct Sampler {
-    temperature: f32,
-    top_k: usize,
-    top_p: f64,
-    min_p: f32,
+    /// Of its first draw.
+    row: RowSampling,
     top_logprobs: usize,
     penalties: Penalties,
-    seed: SequenceSeed,
+}
+
+/// Draws one row as [`Sampler`] does where nothing but the token is wanted: what an executor that samples has to return.
+///
+/// `logits`: `[vocab_size]`.
+pub fn sample_row(scratch: &mut SamplingScratch, logits: &[f32], row: &RowSampling) -> SampledRow {
+    match check_logits(logits) {
+        Ok(()) => SampledRow::Token(TokenId(choose(scratch.workspace(), logits, row) as u32)),
+        Err(SampleError::NothingAllowed { .. } | SampleError::NoneAllowed) => SampledRow::NothingAllowed,
+        Err(SampleError::NotFinite { .. } | SampleError::Overflowed) => SampledRow::NotFinite,
+    }
+}
+
+/// What a draw works on.
+struct Workspace<'a> {
+    weights: &'a mut Vec<f32>,
+    candidates: &'a mut Vec<Candidate>,
+}
+
+impl SamplingScratch {
+    fn workspace(&mut self) -> Workspace<'_> {
+        Workspace { weights: &mut self.weights, candidates: &mut self.candidates }
+    }
 }
 
 impl Sampler {
@@ -76,15 +102,24 @@ impl Sampler {
         seed: SequenceSeed,
         prompt: impl IntoIterator<Item = TokenId>,
     ) -> Sampler {
+        let &SamplingParams { temperature, top_k, top_p, min_p, .. } = params;
         Sampler {
-            temperature: params.temperature,
-            top_k: params.top_k as usize,
-            top_p: f64::from(params.top_p),
-            min_p: params.min_p,
+            row: RowSampling { temperature, top_k, top_p, min_p, seed: seed.get(), draw: 0 },
             top_logprobs: output.top_logprobs as usize,
             penalties: Penalties::new(params, prompt),
-            seed,
         }
+    }
+
+    /// How the token after `num_generated` is drawn, if nothing else of its logits is looked at: no penalty, no bias, no
+    /// log-probability.
+    #[must_use]
+    pub fn row_sampling(&self, num_generated: u32) -> Option<RowSampling> {
+        let is_plain = self.top_logprobs == 0 && !self.penalties.may_change_logits();
+        is_plain.then_some(self.row_at(num_generated.into()))
+    }
+
+    fn row_at(&self, draw: u64) -> RowSampling {
+        RowSampling { draw, ..self.row }
     }
 
     /// Chooses the token that follows `output`, the tokens this sequence has generated so far.
@@ -111,50 +146,9 @@ impl Sampler {
         } else {
             logits
         };
-        let best = softmax::argmax(adjusted);
-        let token = if self.temperature == 0.0 {
-            best
-        } else {
-            let uniform = self.seed.uniform(output.len() as u64);
-            let row = softmax::Row { logits: adjusted, max: adjusted[best], temperature: self.temperature };
-            if self.keeps_all(logits.len()) {
-                self.draw_from_all(&row, weights, uniform)
-            } else {
-                self.draw_from_best(&row, candidates, uniform)
-            }
-        };
+        let token = choose(Workspace { weights, candidates }, adjusted, &self.row_at(output.len() as u64));
         let logprob = self.report(logits, token, candidates, top);
         Ok(Chosen { token: TokenLogprob { token: TokenId(token as u32), logprob }, top })
-    }
-
-    /// Whether neither top-k nor top-p drops a token, so that no order is needed.
-    fn keeps_all(&self, num_logits: usize) -> bool {
-        (self.top_k == 0 || self.top_k >= num_logits) && self.top_p >= 1.0
-    }
-
-    fn draw_from_all(&self, row: &softmax::Row<'_>, weights: &mut Vec<f32>, uniform: f64) -> usize {
-        softmax::weights(row, weights);
-        if self.min_p > 0.0 {
-            // The most likely token weighs 1, so a weight is its share of the most likely one.
-            weights.iter_mut().filter(|weight| **weight < self.min_p).for_each(|weight| *weight = 0.0);
-        }
-        draw(weights.iter().copied(), softmax::sum(weights), uniform)
-    }
-
-    fn draw_from_best(&self, row: &softmax::Row<'_>, kept: &mut Vec<Candidate>, uniform: f64) -> usize {
-        if self.top_k == 0 || self.top_k >= row.logits.len() {
-            candidates::nucleus(row, self.top_p, kept);
-        } else {
-            candidates::best(row.logits, self.top_k, kept);
-            if self.top_p < 1.0 {
-                let total = kept.iter().map(|candidate| f64::from(row.weight(candidate.logit))).sum::<f64>();
-                kept.truncate(candidates::num_reaching(row, kept, self.top_p * total).0);
-            }
-        }
-        kept.truncate(kept.partition_point(|candidate| row.weight(candidate.logit) >= self.min_p));
-        let weights = || kept.iter().map(|candidate| row.weight(candidate.logit));
-        let total = weights().map(f64::from).sum::<f64>();
-        kept[draw(weights(), total, uniform)].token as usize
     }
 
     /// Fills `top` and returns the log-probability of `token`, both of the raw logits.
@@ -178,6 +172,60 @@ impl Sampler {
         }));
         logprob(logits[token])
     }
+}
+
+/// The token of `logits`, which have been checked.
+fn choose(workspace: Workspace<'_>, logits: &[f32], sampling: &RowSampling) -> usize {
+    let best = softmax::argmax(logits);
+    if sampling.temperature == 0.0 {
+        return best;
+    }
+    let uniform = SequenceSeed::new(sampling.seed, 0).uniform(sampling.draw);
+    let row = softmax::Row { logits, max: logits[best], temperature: sampling.temperature };
+    // Where neither top-k nor top-p drops a token no order is needed.
+    if top_k(sampling, logits).is_none() && sampling.top_p >= 1.0 {
+        draw_from_all(&row, sampling.min_p, workspace.weights, uniform)
+    } else {
+        draw_from_best(&row, sampling, workspace.candidates, uniform)
+    }
+}
+
+/// Tokens that are kept, if not all.
+fn top_k(sampling: &RowSampling, logits: &[f32]) -> Option<usize> {
+    let top_k = sampling.top_k as usize;
+    (top_k != 0 && top_k < logits.len()).then_some(top_k)
+}
+
+fn draw_from_all(row: &softmax::Row<'_>, min_p: f32, weights: &mut Vec<f32>, uniform: f64) -> usize {
+    softmax::weights(row, weights);
+    if min_p > 0.0 {
+        // The most likely token weighs 1, so a weight is its share of the most likely one.
+        weights.iter_mut().filter(|weight| **weight < min_p).for_each(|weight| *weight = 0.0);
+    }
+    draw(weights.iter().copied(), softmax::sum(weights), uniform)
+}
+
+fn draw_from_best(
+    row: &softmax::Row<'_>,
+    sampling: &RowSampling,
+    kept: &mut Vec<Candidate>,
+    uniform: f64,
+) -> usize {
+    let top_p = f64::from(sampling.top_p);
+    match top_k(sampling, row.logits) {
+        None => candidates::nucleus(row, top_p, kept),
+        Some(top_k) => {
+            candidates::best(row.logits, top_k, kept);
+            if top_p < 1.0 {
+                let total = kept.iter().map(|candidate| f64::from(row.weight(candidate.logit))).sum::<f64>();
+                kept.truncate(candidates::num_reaching(row, kept, top_p * total).0);
+            }
+        }
+    }
+    kept.truncate(kept.partition_point(|candidate| row.weight(candidate.logit) >= sampling.min_p));
+    let weights = || kept.iter().map(|candidate| row.weight(candidate.logit));
+    let total = weights().map(f64::from).sum::<f64>();
+    kept[draw(weights(), total, uniform)].token as usize
 }
 
 /// Index of the entry in which `uniform * total` falls when weights are laid end to end.

@@ -57,6 +57,11 @@ impl Penalties {
         self.num_counted = output.len();
     }
 
+    /// Whether [`Penalties::apply`] changes anything now or later.
+    pub(super) fn may_change_logits(&self) -> bool {
+        self.look_at_output() || !self.bias.is_empty()
+    }
+
     /// Whether [`Penalties::apply`] would change anything now.
     pub(super) fn change_logits(&self) -> bool {
         !(self.bias.is_empty() && self.prompt.is_empty() && self.output.is_empty())

@@ -19,6 +19,12 @@ impl SequenceSeed {
         SequenceSeed(seed.wrapping_add(u64::from(index)))
     }
 
+    /// As the executor takes it.
+    #[must_use]
+    pub fn get(self) -> u64 {
+        self.0
+    }
+
     /// The number of `step`, evenly spread over `[0, 1)` with 53 bits.
     pub(super) fn uniform(self, step: u64) -> f64 {
         let [a, b, ..] = philox([low(step), high(step), 0, 0], [low(self.0), high(self.0)]);

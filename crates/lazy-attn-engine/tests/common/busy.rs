@@ -6,7 +6,9 @@ use std::time::Duration;
 use lazy_attn_engine::{Engine, EngineConfig, EngineParts, Event, GenerateRequest, Part, PartContent};
 use lazy_attn_testkit::{CostExecutor, CostModel, StepCost};
 use lazy_attn_types::sampling::EndTokens;
-use lazy_attn_types::{ExecError, Executor, ExecutorInfo, StepInput, StepOutput, StopParams, TokenId};
+use lazy_attn_types::{
+    Capability, ExecError, Executor, ExecutorInfo, StepInput, StepOutput, StopParams, TokenId,
+};
 
 use super::vocab::{Bos, byte_tokenizer};
 
@@ -42,9 +44,10 @@ fn prompt(index: u32) -> Vec<Part> {
     documents.chain([Part::Text(named(1000 + index, 32))]).collect()
 }
 
-/// The steps in which all of them decoded, while each generated `max_tokens` tokens.
-pub(crate) fn busy_steps(vocab_size: u32, max_tokens: u32) -> Vec<StepCost> {
+/// The steps in which all of them decoded, while each generated `max_tokens` tokens; the executor has this capability.
+pub(crate) fn busy_steps(vocab_size: u32, max_tokens: u32, capability: Capability) -> Vec<StepCost> {
     let executor = CostExecutor::new(CostModel::llama_8b_on_h100(), vocab_size, NUM_BLOCKS);
+    let executor = if capability == Capability::Samples { executor.sampling() } else { executor };
     let probe = executor.probe();
     let (hold, start) = channel();
     let executor = Held { inner: executor, start };

@@ -1,32 +1,28 @@
-//! An executor that waits for the test before every step, and can spoil the logits of a row.
+//! An executor that waits for the test before every step.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
 
 use lazy_attn_testkit::FakeExecutor;
-use lazy_attn_types::{ExecError, Executor, ExecutorInfo, StepInput, StepOutput, TokenId};
+use lazy_attn_types::{ExecError, Executor, ExecutorInfo, StepInput, StepOutput};
 
 pub(crate) struct Gated {
     inner: FakeExecutor,
     entered: Sender<()>,
     permits: Receiver<()>,
-    poison: Arc<Mutex<Option<TokenId>>>,
 }
 
 /// The test's side.
 pub(crate) struct Gate {
     entered: Receiver<()>,
     permits: Option<Sender<()>>,
-    poison: Arc<Mutex<Option<TokenId>>>,
 }
 
 impl Gated {
     pub(crate) fn new(inner: FakeExecutor) -> (Gated, Gate) {
         let (entered, has_entered) = channel();
         let (permit, permits) = channel();
-        let poison = Arc::default();
-        let gate = Gate { entered: has_entered, permits: Some(permit), poison: Arc::clone(&poison) };
-        (Gated { inner, entered, permits, poison }, gate)
+        let gate = Gate { entered: has_entered, permits: Some(permit) };
+        (Gated { inner, entered, permits }, gate)
     }
 }
 
@@ -47,11 +43,6 @@ impl Gate {
         self.permit();
     }
 
-    /// From now on a logit of every row of `token` is NaN.
-    pub(crate) fn poison(&self, token: TokenId) {
-        *self.poison.lock().unwrap() = Some(token);
-    }
-
     /// Lets every step run from now on.
     pub(crate) fn open(&mut self) {
         self.permits = None;
@@ -67,14 +58,6 @@ impl Executor for Gated {
         let _ = self.entered.send(());
         // Without a test that permits, steps run freely.
         let _ = self.permits.recv();
-        let mut output = self.inner.execute(input)?;
-        let poison = *self.poison.lock().unwrap();
-        let vocab_size = self.inner.info().vocab_size as usize;
-        for (row, &token) in input.output_tokens.iter().enumerate() {
-            if Some(input.tokens[token as usize]) == poison {
-                output.logits[row * vocab_size] = f32::NAN;
-            }
-        }
-        Ok(output)
+        self.inner.execute(input)
     }
 }

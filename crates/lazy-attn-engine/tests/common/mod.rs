@@ -8,15 +8,16 @@ pub(crate) mod vocab;
 
 use std::sync::Arc;
 
+use lazy_attn_engine::sampling::{SamplingScratch, sample_row};
 use lazy_attn_engine::{
     CacheUse, Engine, EngineConfig, EngineError, EngineHandle, EngineParts, Event, FinishReason,
     GenerateRequest, GeneratedToken, ManualClock, Observer, Part, PartContent, RequestStream, ResolvedPart,
     Timing, Unobserved, Usage,
 };
-use lazy_attn_testkit::{FakeConfig, FakeExecutor, FakeProbe};
+use lazy_attn_testkit::{FakeConfig, FakeExecutor, FakeProbe, RowSampler};
 use lazy_attn_types::sampling::EndTokens;
 use lazy_attn_types::{
-    AttentionMode, OutputParams, SamplingParams, SegmentKind, StopParams, TenantSalt, TokenId,
+    AttentionMode, Capability, OutputParams, SamplingParams, SegmentKind, StopParams, TenantSalt, TokenId,
 };
 
 pub(crate) use gate::{Gate, Gated};
@@ -34,6 +35,8 @@ pub(crate) struct Rig {
 pub(crate) struct RigOptions {
     pub(crate) engine: EngineConfig,
     pub(crate) executor: FakeConfig,
+    /// What the executor can do; what it draws is drawn by the engine's own code.
+    pub(crate) capability: Capability,
     pub(crate) bos: Bos,
     pub(crate) observer: Arc<dyn Observer>,
 }
@@ -43,6 +46,7 @@ impl Default for RigOptions {
         RigOptions {
             engine: EngineConfig::default(),
             executor: FakeConfig { vocab_size: VOCAB_SIZE, ..FakeConfig::default() },
+            capability: Capability::Logits,
             bos: Bos::Omit,
             observer: Arc::new(Unobserved),
         }
@@ -51,7 +55,7 @@ impl Default for RigOptions {
 
 /// An engine whose every step waits for the test.
 pub(crate) fn gated(options: RigOptions) -> Rig {
-    let executor = FakeExecutor::new(options.executor);
+    let executor = executor(&options);
     let probe = executor.probe();
     let (executor, gate) = Gated::new(executor);
     let clock = ManualClock::default();
@@ -64,6 +68,15 @@ pub(crate) fn gated(options: RigOptions) -> Rig {
     };
     let engine = Engine::start(parts, options.engine).unwrap();
     Rig { handle: engine.handle(), engine, probe, gate, clock }
+}
+
+fn executor(options: &RigOptions) -> FakeExecutor {
+    let executor = FakeExecutor::new(options.executor);
+    if options.capability == Capability::Logits {
+        return executor;
+    }
+    let mut scratch = SamplingScratch::default();
+    executor.sampling(RowSampler::new(move |logits, row| sample_row(&mut scratch, logits, row)))
 }
 
 /// An engine that runs freely.

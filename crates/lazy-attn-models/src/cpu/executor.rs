@@ -1,7 +1,9 @@
 //! The CPU executor: weights, KV store and threads behind the contract of `lazy_attn_types::exec`.
 
 use lazy_attn::{AttnError, KvDtype, KvLayout, KvStore, PlanConfig, Planner};
-use lazy_attn_types::{BlockSize, ExecError, Executor, ExecutorInfo, Fingerprint, StepInput, StepOutput};
+use lazy_attn_types::{
+    BlockSize, Capability, ExecError, Executor, ExecutorInfo, Fingerprint, StepInput, StepOutput,
+};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::{decoder::Decoder, linear::WeightDtype};
@@ -111,6 +113,7 @@ impl CpuExecutor {
             max_step_tokens: options.max_step_tokens,
             max_context_tokens: config.max_context_tokens as u32,
             fingerprint: fingerprint(&model, options.weight_dtype, layout.dtype),
+            capability: Capability::Logits,
         };
         let (store, planner) = (KvStore::new(layout)?, Planner::new(plan_config)?);
         Ok(CpuExecutor { info, decoder, store, planner, pool })
@@ -147,7 +150,7 @@ impl Executor for CpuExecutor {
         let (decoder, store) = (&mut self.decoder, &mut self.store);
         let result = self.pool.install(|| decoder.step(store, &plan, input));
         let logits = result.map_err(|error: AttnError| ExecError::Failed(error.to_string()))?;
-        Ok(StepOutput { logits })
+        Ok(StepOutput::from_logits(logits))
     }
 }
 

@@ -114,6 +114,7 @@ impl Metrics {
             max_step_tokens: 4,
             max_context_tokens: 32,
             fingerprint: lazy_attn_types::Fingerprint([0; 32]),
+            capability: lazy_attn_types::Capability::Logits,
         };
         Metrics::new("m", &info)
     }

@@ -138,7 +138,7 @@ impl Executor for Paced {
         for (row, &output) in logits.chunks_exact_mut(vocab_size).zip(&input.output_tokens) {
             row[(input.tokens[output as usize].0 as usize + 1) % vocab_size] = 1.0;
         }
-        Ok(StepOutput { logits })
+        Ok(StepOutput::from_logits(logits))
     }
 }
 

@@ -3,11 +3,12 @@
 use std::collections::{HashMap, HashSet};
 
 use lazy_attn_types::{
-    BlockId, BlockSize, ExecError, Executor, ExecutorInfo, Fingerprint, Run, SegmentHandle, SegmentView,
-    StepInput, StepOutput,
+    BlockId, BlockSize, Capability, ExecError, Executor, ExecutorInfo, Fingerprint, OutputKind, Run,
+    SegmentHandle, SegmentView, StepInput, StepOutput,
 };
 
 use super::hash::{close, logits, seen, token_hash};
+use super::sampler::RowSampler;
 use super::script::FakeProbe;
 use super::store::{Entry, Store};
 
@@ -48,6 +49,7 @@ pub struct FakeExecutor {
     sliding_window: Option<u32>,
     store: Store,
     probe: FakeProbe,
+    sampler: Option<RowSampler>,
 }
 
 /// Which layer's values are read.
@@ -69,13 +71,23 @@ impl FakeExecutor {
             max_step_tokens: config.max_step_tokens,
             max_context_tokens: config.max_context_tokens,
             fingerprint: Fingerprint::of(&[("model", b"fake")]),
+            capability: Capability::Logits,
         };
         FakeExecutor {
             info,
             sliding_window: config.sliding_window,
             store: Store::new(config.num_blocks, config.block_size),
             probe: FakeProbe::default(),
+            sampler: None,
         }
+    }
+
+    /// Lets it draw tokens, by `sampler`.
+    #[must_use]
+    pub fn sampling(mut self, sampler: RowSampler) -> FakeExecutor {
+        self.info.capability = Capability::Samples;
+        self.sampler = Some(sampler);
+        self
     }
 
     /// The handle to script and observe it by, also after it has moved to another thread.
@@ -133,7 +145,7 @@ impl FakeExecutor {
         Ok(close(own, sum))
     }
 
-    fn run_layers(&mut self, input: &StepInput, slots: &[usize]) -> Result<Vec<f32>, ExecError> {
+    fn run_layers(&mut self, input: &StepInput, slots: &[usize]) -> Result<StepOutput, ExecError> {
         let rows: Vec<(&Run, u32)> =
             input.runs.iter().flat_map(|run| (0..run.num_tokens).map(move |index| (run, index))).collect();
         for ((&slot, &(run, index)), token) in slots.iter().zip(&rows).zip(&input.tokens) {
@@ -145,19 +157,20 @@ impl FakeExecutor {
         for (&slot, state) in slots.iter().zip(states?) {
             self.store.set_state(slot, state);
         }
-        let mut all = Vec::with_capacity(input.output_tokens.len() * self.info.vocab_size as usize);
-        for &output in &input.output_tokens {
+        let mut result = StepOutput::default();
+        for (&output, kind) in input.output_tokens.iter().zip(input.output_kinds()) {
             let (run, index) = rows[output as usize];
             let hash = self.row(input, run, index, Layer::States)?;
-            let first = all.len();
-            all.extend(logits(hash, self.info.vocab_size));
-            let forced = self.probe.script().forced_token(input.tokens[output as usize]);
-            if let Some(token) = forced {
-                // Above every hashed logit, which lie below 8.
-                all[first + token.0 as usize] = 16.0;
+            let mut row: Vec<f32> = logits(hash, self.info.vocab_size).collect();
+            self.probe.script().change(&mut row, input.tokens[output as usize]);
+            match (kind, &mut self.sampler) {
+                (OutputKind::Token(sampling), Some(sampler)) => {
+                    result.tokens.push(sampler.draw(&row, &sampling));
+                }
+                _ => result.logits.append(&mut row),
             }
         }
-        Ok(all)
+        Ok(result)
     }
 }
 
@@ -180,7 +193,7 @@ impl Executor for FakeExecutor {
                 self.store.write(slot, None);
             }
         }
-        result.map(|logits| StepOutput { logits })
+        result
     }
 }
 

@@ -6,15 +6,18 @@
 //! another token. Only distances enter, so a document's states do not depend on its place, as in the real model.
 //!
 //! * [`store`]: the fake KV store.
+//! * [`sampler`]: tokens drawn by the executor.
 //! * [`script`]: forced tokens, failures, and a record of the steps.
 //! * [`mod@reference`]: the same tokens from the logical context alone.
 
 mod executor;
 mod hash;
 pub mod reference;
+pub mod sampler;
 pub mod script;
 pub mod store;
 
 pub use executor::{FakeConfig, FakeExecutor};
 pub use reference::expected_tokens;
+pub use sampler::RowSampler;
 pub use script::FakeProbe;

@@ -1,6 +1,6 @@
 //! What a test tells the fake executor, and what it can ask it.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lazy_attn_types::{ExecError, StepInput, TokenId};
@@ -16,6 +16,7 @@ pub(super) struct Script {
     pub(super) failures: BTreeMap<u64, ExecError>,
     pub(super) forced: VecDeque<TokenId>,
     pub(super) forced_after: HashMap<TokenId, TokenId>,
+    pub(super) spoilt: HashSet<TokenId>,
 }
 
 impl FakeProbe {
@@ -52,6 +53,11 @@ impl FakeProbe {
         self.script().forced_after.insert(after, then);
     }
 
+    /// From now on a logit of every row whose own token is `token` is NaN.
+    pub fn spoil(&self, token: TokenId) {
+        self.script().spoilt.insert(token);
+    }
+
     /// Makes a sequence whose last prompt token is `tokens[0]` continue with the rest; the tokens must be distinct.
     pub fn force_chain(&self, tokens: &[TokenId]) {
         for pair in tokens.windows(2) {
@@ -73,7 +79,14 @@ impl Script {
         self.failures.remove(&step)
     }
 
-    pub(super) fn forced_token(&mut self, own: TokenId) -> Option<TokenId> {
-        self.forced.pop_front().or_else(|| self.forced_after.get(&own).copied())
+    /// Changes the logits of a row whose own token is `own`, as it was told.
+    pub(super) fn change(&mut self, logits: &mut [f32], own: TokenId) {
+        if let Some(token) = self.forced.pop_front().or_else(|| self.forced_after.get(&own).copied()) {
+            // Above every hashed logit, which lie below 8.
+            logits[token.0 as usize] = 16.0;
+        }
+        if self.spoilt.contains(&own) {
+            logits[0] = f32::NAN;
+        }
     }
 }
