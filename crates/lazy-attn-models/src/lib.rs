@@ -4,6 +4,7 @@
 //! [`ModelRef`] names, [`cpu`] runs it.
 #![cfg_attr(doctest, doc = include_str!("../README.md"))]
 
+mod byte_vocab;
 pub mod config;
 pub mod cpu;
 mod error;

@@ -1,9 +1,11 @@
 //! From a [`ModelRef`] to everything an engine needs of a model.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use lazy_attn_types::{SpecialTokens, TokenId, TokenizerSource};
 
+use crate::byte_vocab::byte_vocab;
 use crate::files::{TokenizerFiles, read_json};
 use crate::fingerprint::{self, WeightsHash};
 use crate::weights::gguf::{self, GgufFile, GgufTensors};
@@ -35,7 +37,7 @@ pub struct LoadedModel {
     pub config: ModelConfig,
     /// Its tensors, exactly those `config` asks for.
     pub tensors: Box<dyn TensorSource>,
-    /// Its tokenizer; `None` for random weights.
+    /// Its tokenizer. Random weights have a token per byte, or `None` if they have fewer logits than that.
     pub tokenizer: Option<TokenizerSource>,
     /// Special tokens and chat template.
     pub special: SpecialTokens,
@@ -167,10 +169,11 @@ fn load_random(seed: u64, shape: &str, options: &LoadOptions<'_>) -> Result<Load
         }
     };
     let hash = WeightsHash::of_seed(seed, &config);
+    let tokenizer = byte_vocab(config.vocab_size).map(|vocab| TokenizerSource::Gguf(Arc::new(vocab)));
     Ok(LoadedModel {
-        fingerprint_parts: fingerprint::parts(&config, &hash, None),
+        fingerprint_parts: fingerprint::parts(&config, &hash, tokenizer.as_ref()),
         tensors: Box::new(RandomTensors::new(&config, seed, options.random_dtype)),
-        tokenizer: None,
+        tokenizer,
         config,
         special: SpecialTokens::default(),
         name: format!("random:{seed}:{shape}"),

@@ -78,9 +78,9 @@ pub(crate) fn models(args: &ModelsArgs) -> Result<Exit, Failure> {
 fn row(listing: Listing) -> Row {
     let outcome = match listing.outcome {
         Ok(summary) => Outcome::Loads {
-            // Random weights serve measurements; there is no tokenizer to talk to them.
+            // Random weights serve measurements; they say nothing.
             name: if listing.reference.starts_with("random:") {
-                "no tokenizer".to_owned()
+                "a token per byte".to_owned()
             } else {
                 summary.name
             },

@@ -27,4 +27,4 @@ pub use safetensors::SafetensorsFiles;
 pub use shard::{Shard, ShardSizes};
 pub use sixteen_bit::{HalfDtype, copy_rows_16bit};
 pub use stream::{HalfReader, Staging};
-pub use tensor::{RawTensor, TensorDtype, TensorSource};
+pub use tensor::{MadeTensor, RawTensor, TensorDtype, TensorSource};

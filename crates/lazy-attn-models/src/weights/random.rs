@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::inventory::expected_tensors;
 use super::tensor::check_shape;
-use super::{RawTensor, TensorDtype, TensorSource};
+use super::{MadeTensor, RawTensor, TensorDtype, TensorSource};
 use crate::{ModelConfig, ModelError};
 
 /// Element type of random weights.
@@ -55,22 +55,63 @@ impl RandomTensors {
     }
 }
 
-impl TensorSource for RandomTensors {
-    fn tensor(&self, name: &str, shape: &[usize]) -> Result<RawTensor<'_>, ModelError> {
+/// One tensor.
+#[derive(Debug, Clone, Copy)]
+struct RandomTensor {
+    dtype: RandomDtype,
+    mean: f32,
+    deviation: f32,
+    stream: Stream,
+}
+
+impl RandomTensor {
+    fn value(&self, index: u64) -> f32 {
+        self.mean + self.deviation * self.stream.normal(index)
+    }
+}
+
+impl MadeTensor for RandomTensor {
+    fn dtype(&self) -> TensorDtype {
+        match self.dtype {
+            RandomDtype::F32 => TensorDtype::F32,
+            RandomDtype::Bf16 => TensorDtype::Bf16,
+        }
+    }
+
+    fn fill(&self, first: usize, out: &mut [f32]) {
+        let values = (first as u64..).map(|index| self.value(index));
+        match self.dtype {
+            RandomDtype::F32 => out.iter_mut().zip(values).for_each(|(out, value)| *out = value),
+            RandomDtype::Bf16 => {
+                out.iter_mut().zip(values).for_each(|(out, value)| *out = bf16::from_f32(value).to_f32());
+            }
+        }
+    }
+}
+
+impl RandomTensors {
+    fn random(&self, name: &str, shape: &[usize]) -> Result<RandomTensor, ModelError> {
         let stored =
             self.shapes.get(name).ok_or_else(|| ModelError::tensor(name, "is no part of this model"))?;
         check_shape(name, stored, shape)?;
         let (mean, deviation) = self.distribution(name, shape);
-        let stream = Stream::new(self.seed, name);
-        let value = move |index: u64| mean + deviation * stream.normal(index);
+        Ok(RandomTensor { dtype: self.dtype, mean, deviation, stream: Stream::new(self.seed, name) })
+    }
+}
+
+impl TensorSource for RandomTensors {
+    fn tensor(&self, name: &str, shape: &[usize]) -> Result<RawTensor<'_>, ModelError> {
+        let random = self.random(name, shape)?;
         let len: usize = shape.iter().product();
-        let (dtype, bytes) = match self.dtype {
-            RandomDtype::F32 => (TensorDtype::F32, generate(len, |index| value(index).to_le_bytes())),
-            RandomDtype::Bf16 => {
-                (TensorDtype::Bf16, generate(len, |i| bf16::from_f32(value(i)).to_le_bytes()))
-            }
+        let bytes = match self.dtype {
+            RandomDtype::F32 => generate(len, |index| random.value(index).to_le_bytes()),
+            RandomDtype::Bf16 => generate(len, |index| bf16::from_f32(random.value(index)).to_le_bytes()),
         };
-        Ok(RawTensor { dtype, shape: shape.to_vec(), bytes: Cow::Owned(bytes) })
+        Ok(RawTensor { dtype: random.dtype(), shape: shape.to_vec(), bytes: Cow::Owned(bytes) })
+    }
+
+    fn made(&self, name: &str, shape: &[usize]) -> Result<Option<Box<dyn MadeTensor + '_>>, ModelError> {
+        Ok(Some(Box::new(self.random(name, shape)?)))
     }
 
     fn total_bytes(&self) -> u64 {
@@ -94,7 +135,7 @@ fn generate<const N: usize>(len: usize, element: impl Fn(u64) -> [u8; N] + Sync)
 }
 
 /// Independent numbers by index, so that any part can be made on any thread.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 struct Stream(u64);
 
 impl Stream {
@@ -162,6 +203,18 @@ mod tests {
         let exact = tensors(4, RandomDtype::F32).tensor(UP.0, &UP.1).unwrap().to_f32();
         let rounded = tensors(4, RandomDtype::Bf16).tensor(UP.0, &UP.1).unwrap().to_f32();
         assert!(exact.iter().zip(&rounded).all(|(a, b)| bf16::from_f32(*a).to_f32() == *b));
+    }
+
+    #[test]
+    fn elements_that_are_made_in_parts_are_those_of_the_tensor() {
+        for dtype in [RandomDtype::F32, RandomDtype::Bf16] {
+            let all = tensors(6, dtype);
+            let (whole, made) = (all.tensor(UP.0, &UP.1).unwrap(), all.made(UP.0, &UP.1).unwrap().unwrap());
+            let mut part = [0.0; 100];
+            made.fill(77, &mut part);
+            assert_eq!((whole.dtype, &whole.to_f32()[77..177]), (made.dtype(), &part[..]));
+        }
+        assert!(tensors(6, RandomDtype::F32).made(UP.0, &[1, 1]).is_err());
     }
 
     #[test]

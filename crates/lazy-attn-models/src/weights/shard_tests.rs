@@ -221,6 +221,16 @@ fn the_whole_model_is_the_identity_and_counts_every_parameter() {
 }
 
 #[test]
+fn tensors_that_are_made_become_the_buffers_of_those_that_are_stored() {
+    let config = config(2, 2, RopePairing::Interleaved, true);
+    for stored in [RandomDtype::F32, RandomDtype::Bf16] {
+        for dtype in [HalfDtype::Bf16, HalfDtype::F16] {
+            check_layer(&config, &RandomTensors::new(&config, 9, stored), dtype, 2);
+        }
+    }
+}
+
+#[test]
 fn the_head_is_split_by_rows_and_a_tied_one_is_part_of_the_embedding() {
     let untied = ModelConfig { head: HeadWeights::Untied, ..config(4, 1, RopePairing::HalfSplit, false) };
     let source = Blocks(TensorDtype::Bf16);

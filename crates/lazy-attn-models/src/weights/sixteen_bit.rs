@@ -7,7 +7,7 @@ use half::{bf16, f16};
 use rayon::prelude::*;
 
 use super::fused::TensorPart;
-use super::{RawTensor, TensorDtype, dequant};
+use super::{MadeTensor, RawTensor, TensorDtype, dequant};
 use crate::ModelError;
 
 /// Elements that are converted at once: whole blocks of every type, and small enough for the fastest cache.
@@ -50,6 +50,26 @@ pub fn copy_rows_16bit(
     dtype: HalfDtype,
     out: &mut [u16],
 ) -> Result<(), ModelError> {
+    copy_rows(Elements::Stored(source), part, rows, dtype, out)
+}
+
+/// Where a tensor's elements come from.
+#[derive(Clone, Copy)]
+pub(super) enum Elements<'a> {
+    /// From memory.
+    Stored(&'a RawTensor<'a>),
+    /// From nowhere.
+    Made(&'a dyn MadeTensor),
+}
+
+/// [`copy_rows_16bit`] for every kind of elements.
+pub(super) fn copy_rows(
+    source: Elements<'_>,
+    part: &TensorPart,
+    rows: Range<usize>,
+    dtype: HalfDtype,
+    out: &mut [u16],
+) -> Result<(), ModelError> {
     let (width, columns) = (part.width(), part.columns.len());
     assert_eq!(out.len(), rows.len() * columns, "the output is the rows");
     let first = part.rows.start + rows.start;
@@ -77,69 +97,85 @@ pub fn copy_rows_16bit(
 /// Reads elements of a tensor as if it were one long row.
 #[derive(Clone, Copy)]
 struct Reader<'a> {
-    source: &'a RawTensor<'a>,
+    source: Elements<'a>,
     dtype: HalfDtype,
 }
 
 impl Reader<'_> {
     /// Writes the elements from `first` on; whether each of them fits.
     fn copy(self, first: usize, out: &mut [u16]) -> bool {
-        let bytes = &self.source.bytes;
-        match (self.source.dtype, self.dtype) {
-            (TensorDtype::Bf16, HalfDtype::Bf16) | (TensorDtype::F16, HalfDtype::F16) => {
-                let stored = &bytes[2 * first..][..2 * out.len()];
-                bytemuck::cast_slice_mut(out).copy_from_slice(stored);
-                // Nothing happens here where numbers are little-endian.
-                out.iter_mut().for_each(|element| *element = u16::from_le(*element));
-                true
+        match (self.source, self.dtype) {
+            (Elements::Stored(source), HalfDtype::Bf16) if source.dtype == TensorDtype::Bf16 => {
+                copy_bits(source, first, out)
             }
-            _ => self.convert(first, out),
+            (Elements::Stored(source), HalfDtype::F16) if source.dtype == TensorDtype::F16 => {
+                copy_bits(source, first, out)
+            }
+            (Elements::Stored(source), dtype) => convert(source, dtype, first, out),
+            (Elements::Made(source), dtype) => make(source, dtype, first, out),
         }
     }
+}
 
-    fn convert(self, first: usize, out: &mut [u16]) -> bool {
-        let block = self.source.dtype.block_elements();
-        let mut floats = [0.0; RUN];
-        let mut fits = true;
-        let (mut first, mut rest) = (first, out);
-        while !rest.is_empty() {
-            // A range may begin inside a block, which is then read from its begin.
-            let skipped = first % block;
-            let (now, later) = rest.split_at_mut(rest.len().min(RUN - skipped));
-            let num_blocks = (skipped + now.len()).div_ceil(block);
-            self.blocks(first / block, &mut floats[..num_blocks * block]);
-            fits &= round(&floats[skipped..][..now.len()], self.dtype, now);
-            first += now.len();
-            rest = later;
-        }
-        fits
+fn copy_bits(source: &RawTensor<'_>, first: usize, out: &mut [u16]) -> bool {
+    let stored = &source.bytes[2 * first..][..2 * out.len()];
+    bytemuck::cast_slice_mut(out).copy_from_slice(stored);
+    // Nothing happens here where numbers are little-endian.
+    out.iter_mut().for_each(|element| *element = u16::from_le(*element));
+    true
+}
+
+fn make(source: &dyn MadeTensor, dtype: HalfDtype, first: usize, out: &mut [u16]) -> bool {
+    let mut floats = [0.0; RUN];
+    out.chunks_mut(RUN).enumerate().all(|(run, out)| {
+        let floats = &mut floats[..out.len()];
+        source.fill(first + run * RUN, floats);
+        round(floats, dtype, out)
+    })
+}
+
+fn convert(source: &RawTensor<'_>, dtype: HalfDtype, first: usize, out: &mut [u16]) -> bool {
+    let block = source.dtype.block_elements();
+    let mut floats = [0.0; RUN];
+    let mut fits = true;
+    let (mut first, mut rest) = (first, out);
+    while !rest.is_empty() {
+        // A range may begin inside a block, which is then read from its begin.
+        let skipped = first % block;
+        let (now, later) = rest.split_at_mut(rest.len().min(RUN - skipped));
+        let num_blocks = (skipped + now.len()).div_ceil(block);
+        blocks(source, first / block, &mut floats[..num_blocks * block]);
+        fits &= round(&floats[skipped..][..now.len()], dtype, now);
+        first += now.len();
+        rest = later;
     }
+    fits
+}
 
-    /// Writes whole blocks from `first_block` on.
-    fn blocks(self, first_block: usize, out: &mut [f32]) {
-        let dtype = self.source.dtype;
-        let size = dtype.block_bytes();
-        let bytes = &self.source.bytes[first_block * size..][..out.len() / dtype.block_elements() * size];
-        match dtype {
-            TensorDtype::F32 => {
-                for (out, bytes) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {
-                    *out = f32::from_le_bytes(*bytes);
-                }
+/// Writes whole blocks from `first_block` on.
+fn blocks(source: &RawTensor<'_>, first_block: usize, out: &mut [f32]) {
+    let dtype = source.dtype;
+    let size = dtype.block_bytes();
+    let bytes = &source.bytes[first_block * size..][..out.len() / dtype.block_elements() * size];
+    match dtype {
+        TensorDtype::F32 => {
+            for (out, bytes) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {
+                *out = f32::from_le_bytes(*bytes);
             }
-            TensorDtype::Bf16 => {
-                for (out, bytes) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
-                    *out = bf16::from_le_bytes(*bytes).to_f32();
-                }
-            }
-            TensorDtype::F16 => {
-                let mut halves = [f16::ZERO; RUN];
-                for (half, bytes) in halves.iter_mut().zip(bytes.as_chunks::<2>().0) {
-                    *half = f16::from_le_bytes(*bytes);
-                }
-                halves[..out.len()].convert_to_f32_slice(out);
-            }
-            _ => dequant::blocks(dtype, bytes, out),
         }
+        TensorDtype::Bf16 => {
+            for (out, bytes) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
+                *out = bf16::from_le_bytes(*bytes).to_f32();
+            }
+        }
+        TensorDtype::F16 => {
+            let mut halves = [f16::ZERO; RUN];
+            for (half, bytes) in halves.iter_mut().zip(bytes.as_chunks::<2>().0) {
+                *half = f16::from_le_bytes(*bytes);
+            }
+            halves[..out.len()].convert_to_f32_slice(out);
+        }
+        _ => dequant::blocks(dtype, bytes, out),
     }
 }
 

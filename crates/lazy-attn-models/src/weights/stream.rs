@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
+use super::TensorSource;
 use super::fused::{FusedTensor, TensorPart};
-use super::sixteen_bit::{HalfDtype, copy_rows_16bit};
-use super::{RawTensor, TensorSource};
+use super::sixteen_bit::{Elements, HalfDtype, copy_rows};
 use crate::{ModelError, Progress};
 
 /// Where pieces of a buffer go: memory that a device copies from while the next piece is made elsewhere.
@@ -27,7 +27,7 @@ pub trait Staging {
 /// Reads buffers of a device from a model's tensors.
 #[derive(Clone, Copy)]
 pub struct HalfReader<'a> {
-    /// The tensors. One at a time is held in memory, if its source does not map it.
+    /// The tensors. One at a time is held in memory, if its source neither maps nor makes it.
     pub source: &'a dyn TensorSource,
     /// What elements become.
     pub dtype: HalfDtype,
@@ -44,9 +44,15 @@ impl HalfReader<'_> {
     pub fn stream(&self, tensor: &FusedTensor, staging: &mut dyn Staging) -> Result<(), ModelError> {
         let mut first = 0;
         for part in &tensor.parts {
-            let raw = self.source.tensor(&part.name, &part.shape)?;
-            self.stream_part(&raw, part, first, staging)?;
-            self.progress.advance(raw.bytes.len() as u64);
+            let num_bytes = if let Some(made) = self.source.made(&part.name, &part.shape)? {
+                self.stream_part(Elements::Made(made.as_ref()), part, first, staging)?;
+                made.dtype().size_of(&part.shape).unwrap_or(0)
+            } else {
+                let stored = self.source.tensor(&part.name, &part.shape)?;
+                self.stream_part(Elements::Stored(&stored), part, first, staging)?;
+                stored.bytes.len()
+            };
+            self.progress.advance(num_bytes as u64);
             first += part.num_elements();
         }
         Ok(())
@@ -54,7 +60,7 @@ impl HalfReader<'_> {
 
     fn stream_part(
         &self,
-        raw: &RawTensor<'_>,
+        source: Elements<'_>,
         part: &TensorPart,
         first: usize,
         staging: &mut dyn Staging,
@@ -70,7 +76,7 @@ impl HalfReader<'_> {
         for begin in (0..num_rows).step_by(max_rows) {
             let rows = begin..num_rows.min(begin + max_rows);
             let places = first + rows.start * columns..first + rows.end * columns;
-            let mut fill = |out: &mut [u16]| copy_rows_16bit(raw, part, rows.clone(), self.dtype, out);
+            let mut fill = |out: &mut [u16]| copy_rows(source, part, rows.clone(), self.dtype, out);
             staging.stage(places, &mut fill)?;
         }
         Ok(())

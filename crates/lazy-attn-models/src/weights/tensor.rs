@@ -101,6 +101,15 @@ impl RawTensor<'_> {
     }
 }
 
+/// A tensor whose elements are made when they are asked for: a reader that writes them elsewhere need not hold it whole.
+pub trait MadeTensor: Sync {
+    /// Type of the elements.
+    fn dtype(&self) -> TensorDtype;
+
+    /// Writes the elements from `first` on, in the order of the tensor's bytes.
+    fn fill(&self, first: usize, out: &mut [f32]);
+}
+
 /// Tensors of a model under their Hugging Face names (`model.layers.0.self_attn.q_proj.weight`).
 pub trait TensorSource: Send + Sync {
     /// The tensor `name`, checked against `shape`.
@@ -108,6 +117,14 @@ pub trait TensorSource: Send + Sync {
     /// # Errors
     /// [`ModelError`] naming the tensor when it is missing, has another shape or lies outside the file.
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<RawTensor<'_>, ModelError>;
+
+    /// The same tensor as one that is made, for a source that has it nowhere.
+    ///
+    /// # Errors
+    /// As of [`TensorSource::tensor`].
+    fn made(&self, _name: &str, _shape: &[usize]) -> Result<Option<Box<dyn MadeTensor + '_>>, ModelError> {
+        Ok(None)
+    }
 
     /// Total bytes of all tensors, for progress.
     fn total_bytes(&self) -> u64;
