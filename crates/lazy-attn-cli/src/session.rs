@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use lazy_attn::KvDtype;
 use lazy_attn_engine::{Engine, EngineConfig, EngineHandle, EngineParts};
-use lazy_attn_models::cpu::{CpuExecutor, CpuModel, CpuOptions, KvBudget, WeightDtype};
+use lazy_attn_models::cpu::{CpuExecutor, CpuOptions, KvBudget, WeightDtype};
 use lazy_attn_models::{LoadOptions, LoadedModel, ModelConfig, ModelRef, load};
 use lazy_attn_server::Metrics;
 use lazy_attn_text::Tokenizer;
@@ -91,7 +91,7 @@ impl Session {
         let tokenizer = tokenizer(&model)?;
         let templates = Arc::new(Templates::new(&model.special, &tokenizer));
         check_kv_memory(args, &options, &model.config)?;
-        let executor = CpuExecutor::new(CpuModel::from(&model), &options, &progress)?;
+        let executor = CpuExecutor::new(lazy_attn_models::ModelParts::from(&model), &options, &progress)?;
         let (weight_bytes, num_threads) = (executor.weight_bytes_per_step(), executor.num_threads());
         let metrics = Arc::new(Metrics::new(&model.name, executor.info()));
         let observer = metrics.clone();

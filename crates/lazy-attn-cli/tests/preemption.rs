@@ -8,7 +8,7 @@ use std::sync::Arc;
 use lazy_attn_engine::{
     Engine, EngineConfig, EngineParts, Event, GenerateRequest, GeneratedToken, Part, PartContent, Usage,
 };
-use lazy_attn_models::cpu::{CpuExecutor, CpuModel, CpuOptions, KvBudget};
+use lazy_attn_models::cpu::{CpuExecutor, CpuOptions, KvBudget};
 use lazy_attn_models::{LoadOptions, LoadedModel, ModelRef, Silent, load};
 use lazy_attn_text::Tokenizer;
 use lazy_attn_types::sampling::EndTokens;
@@ -18,7 +18,7 @@ const NUM_REQUESTS: u64 = 4;
 
 fn engine(model: &LoadedModel, num_blocks: u32) -> Engine {
     let options = CpuOptions { kv_budget: KvBudget::Blocks(num_blocks), ..CpuOptions::default() };
-    let executor = CpuExecutor::new(CpuModel::from(model), &options, &Silent).unwrap();
+    let executor = CpuExecutor::new(lazy_attn_models::ModelParts::from(model), &options, &Silent).unwrap();
     let tokenizer = Tokenizer::from_source(model.tokenizer.as_ref().unwrap(), &model.special).unwrap();
     let parts = EngineParts::new(Box::new(executor), Arc::new(tokenizer), model.special.end.clone());
     Engine::start(parts, EngineConfig::default()).unwrap()

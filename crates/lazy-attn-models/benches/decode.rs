@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use lazy_attn::KvDtype;
-use lazy_attn_models::cpu::{CpuExecutor, CpuModel, CpuOptions, KvBudget, WeightDtype};
+use lazy_attn_models::cpu::{CpuExecutor, CpuOptions, KvBudget, WeightDtype};
 use lazy_attn_models::{LoadOptions, LoadedModel, ModelRef, Silent, load};
 use lazy_attn_testkit::{Pool, RunSpec, StepBuilder};
 use lazy_attn_types::{Executor, StepInput, TokenId};
@@ -21,7 +21,7 @@ fn executor(model: &LoadedModel, weight_dtype: WeightDtype) -> CpuExecutor {
         num_threads: NonZeroUsize::new(2),
         ..CpuOptions::default()
     };
-    CpuExecutor::new(CpuModel::from(model), &options, &Silent).unwrap()
+    CpuExecutor::new(lazy_attn_models::ModelParts::from(model), &options, &Silent).unwrap()
 }
 
 /// A prompt, and one token behind `context_tokens` of it; both write one segment.

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use lazy_attn_models::cpu::{CpuExecutor, CpuModel, CpuOptions, KvBudget};
+use lazy_attn_models::cpu::{CpuExecutor, CpuOptions, KvBudget};
 use lazy_attn_models::{LoadOptions, ModelRef, Silent, load};
 use lazy_attn_testkit::{Pool, RunSpec, StepBuilder, StoredSegment};
 use lazy_attn_types::{Executor, StepInput, TokenId};
@@ -47,7 +47,8 @@ fn time_to_first_token(c: &mut Criterion) {
         num_threads: NonZeroUsize::new(2),
         ..CpuOptions::default()
     };
-    let mut executor = CpuExecutor::new(CpuModel::from(&model), &options, &Silent).unwrap();
+    let mut executor =
+        CpuExecutor::new(lazy_attn_models::ModelParts::from(&model), &options, &Silent).unwrap();
     let mut pool = Pool::scattered(executor.info().num_blocks, executor.info().block_size, 1);
     let documents: Vec<_> = (0..NUM_DOCUMENTS).map(|_| pool.allocate(DOCUMENT_TOKENS)).collect();
     let question = pool.allocate(QUESTION_TOKENS);

@@ -58,6 +58,27 @@ impl std::fmt::Debug for LoadedModel {
     }
 }
 
+/// What an executor needs of a model: what it is, its tensors, and what identifies them.
+#[derive(Clone, Copy)]
+pub struct ModelParts<'a> {
+    /// What the decoder is.
+    pub config: &'a ModelConfig,
+    /// Its tensors.
+    pub tensors: &'a dyn TensorSource,
+    /// Labelled bytes that decide what a segment's KV is, besides what an executor adds.
+    pub fingerprint_parts: &'a [(&'static str, Vec<u8>)],
+}
+
+impl<'a> From<&'a LoadedModel> for ModelParts<'a> {
+    fn from(model: &'a LoadedModel) -> ModelParts<'a> {
+        ModelParts {
+            config: &model.config,
+            tensors: model.tensors.as_ref(),
+            fingerprint_parts: &model.fingerprint_parts,
+        }
+    }
+}
+
 /// Name of the embedded model's file.
 const EMBEDDED_FILE: &str = "smollm2-block-47m.Q4_0.gguf";
 

@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use lazy_attn::KvDtype;
-use lazy_attn_models::cpu::{CpuExecutor, CpuModel, CpuOptions, KvBudget, WeightDtype};
+use lazy_attn_models::cpu::{CpuExecutor, CpuOptions, KvBudget, WeightDtype};
 use lazy_attn_models::{LoadOptions, LoadedModel, ModelRef, Silent, load};
 use lazy_attn_testkit::driver::greedy_token;
 use lazy_attn_testkit::{Part, Player};
@@ -66,7 +66,7 @@ fn player(model: &LoadedModel, weight_dtype: WeightDtype, kv_dtype: KvDtype) -> 
         kv_budget: KvBudget::Blocks(512),
         ..CpuOptions::default()
     };
-    Player::new(CpuExecutor::new(CpuModel::from(model), &options, &Silent).unwrap(), 1)
+    Player::new(CpuExecutor::new(lazy_attn_models::ModelParts::from(model), &options, &Silent).unwrap(), 1)
 }
 
 fn log_sum_exp(logits: &[f32]) -> f64 {

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use cudarc::driver::{CudaFunction, CudaStream, DeviceRepr};
+use cudarc::driver::{CudaFunction, CudaStream, DeviceRepr, ValidAsZeroBits};
 
 use crate::abi::{
     KvDtype, LaCopy, LaCopyBlocks, LaGather, LaNorm, LaPenalize, LaQkvNorm, LaSample, LaSampling, LaSeen,
@@ -28,6 +28,8 @@ unsafe impl DeviceRepr for LaSample {}
 unsafe impl DeviceRepr for LaCopyBlocks {}
 // SAFETY: as above.
 unsafe impl DeviceRepr for LaSampling {}
+// SAFETY: numbers only, all of which may be zero.
+unsafe impl ValidAsZeroBits for LaSampling {}
 // SAFETY: as above.
 unsafe impl DeviceRepr for LaSeen {}
 // SAFETY: as above.

@@ -8,7 +8,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::{decoder::Decoder, linear::WeightDtype};
 use crate::{
-    LoadedModel, ModelConfig, ModelError, Progress,
+    ModelConfig, ModelError, ModelParts, Progress,
     weights::{RawTensor, TensorSource},
 };
 
@@ -51,27 +51,6 @@ pub enum KvBudget {
     Bytes(u64),
 }
 
-/// A model to run: what it is, its tensors, and what identifies them.
-#[derive(Clone, Copy)]
-pub struct CpuModel<'a> {
-    /// What the decoder is.
-    pub config: &'a ModelConfig,
-    /// Its tensors.
-    pub tensors: &'a dyn TensorSource,
-    /// Labelled bytes that decide what a segment's KV is, besides what [`CpuOptions`] adds.
-    pub fingerprint_parts: &'a [(&'static str, Vec<u8>)],
-}
-
-impl<'a> From<&'a LoadedModel> for CpuModel<'a> {
-    fn from(model: &'a LoadedModel) -> CpuModel<'a> {
-        CpuModel {
-            config: &model.config,
-            tensors: model.tensors.as_ref(),
-            fingerprint_parts: &model.fingerprint_parts,
-        }
-    }
-}
-
 /// Runs steps on the CPU, on threads of its own.
 #[derive(Debug)]
 pub struct CpuExecutor {
@@ -89,7 +68,7 @@ impl CpuExecutor {
     /// [`ModelError`] of the source; [`ModelError::Attention`] for sizes the kernels do not take or a KV store that
     /// does not fit into memory; [`ModelError::Threads`] if no threads can be started.
     pub fn new(
-        model: CpuModel<'_>,
+        model: ModelParts<'_>,
         options: &CpuOptions,
         progress: &dyn Progress,
     ) -> Result<CpuExecutor, ModelError> {
@@ -184,7 +163,7 @@ fn thread_pool(options: &CpuOptions) -> Result<ThreadPool, ModelError> {
 }
 
 /// Weights are part of it as they are held: another weight dtype makes other keys.
-fn fingerprint(model: &CpuModel<'_>, weights: WeightDtype, kv: KvDtype) -> Fingerprint {
+fn fingerprint(model: &ModelParts<'_>, weights: WeightDtype, kv: KvDtype) -> Fingerprint {
     let (weights, kv) = (format!("{weights:?}"), format!("{kv:?}"));
     let own = [("weight dtype", weights.as_bytes()), ("kv dtype", kv.as_bytes())];
     let given = model.fingerprint_parts.iter().map(|(label, bytes)| (*label, bytes.as_slice()));

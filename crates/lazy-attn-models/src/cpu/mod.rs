@@ -9,6 +9,6 @@ mod executor;
 pub mod linear;
 mod simd;
 
-pub use executor::{CpuExecutor, CpuModel, CpuOptions, KvBudget};
+pub use executor::{CpuExecutor, CpuOptions, KvBudget};
 pub use linear::WeightDtype;
 pub use simd::CpuIsa;

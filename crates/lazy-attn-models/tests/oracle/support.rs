@@ -7,7 +7,7 @@ use std::num::NonZeroUsize;
 use half::{bf16, f16};
 use lazy_attn::KvDtype;
 use lazy_attn_models::config::{Bias, HeadWeights, QkNorm, RopeConfig, RopePairing, RopeScaling};
-use lazy_attn_models::cpu::{CpuExecutor, CpuModel, CpuOptions, KvBudget, WeightDtype};
+use lazy_attn_models::cpu::{CpuExecutor, CpuOptions, KvBudget, WeightDtype};
 use lazy_attn_models::weights::{RawTensor, TensorDtype, TensorSource};
 use lazy_attn_models::{ModelConfig, ModelError, Silent};
 use lazy_attn_testkit::oracle::{Pairing, Rope, RopeKind};
@@ -177,6 +177,6 @@ pub(crate) fn player(model: &TinyModel, setup: Setup) -> TinyPlayer {
         max_step_tokens: 512,
     };
     let (config, tensors) = (config(model), TinySource::new(model, setup.weights));
-    let model = CpuModel { config: &config, tensors: &tensors, fingerprint_parts: &[] };
+    let model = lazy_attn_models::ModelParts { config: &config, tensors: &tensors, fingerprint_parts: &[] };
     Player::new(CpuExecutor::new(model, &options, &Silent).unwrap(), 3)
 }
