@@ -12,22 +12,35 @@ use crate::shell;
 /// Where the bundle is put, relative to the root.
 const FOLDER: &str = "target/gpu-bundle";
 
+/// Programs of the bundle: name, package, target.
+const PROGRAMS: [(&str, &str, [&str; 3]); 5] = [
+    ("tests", "lazy-attn", ["test", "--test", "cuda"]),
+    ("bench", "lazy-attn", ["bench", "--bench", "cuda"]),
+    ("bench_copies", "lazy-attn", ["bench", "--bench", "cuda_copies"]),
+    ("tests_models", "lazy-attn-models", ["test", "--test", "cuda"]),
+    ("bench_models", "lazy-attn-models", ["bench", "--bench", "cuda"]),
+];
+
 /// What the script runs; arguments select benches.
 const SCRIPT: &str = r#"#!/usr/bin/env bash
 # Runs the device tests, the sanitizer on a small one, and the bench. Arguments select benches by name.
 set -uo pipefail
 cd "$(dirname "$0")"
 export LAZY_ATTN_KERNELS="$PWD/lazy_kernels.fatbin"
+# Tests of models read files of their crate.
+export CARGO_MANIFEST_DIR="${LAZY_ATTN_ROOT:-$PWD/../..}/crates/lazy-attn-models"
 out="${OUT:-$PWD}"
 status=0
 nvidia-smi -L
 timeout 200 ./tests --test-threads 8 2>&1 | tee "$out/tests.log" || status=1
+timeout 100 ./tests_models --test-threads 2 2>&1 | tee "$out/tests_models.log" || status=1
 if command -v compute-sanitizer >/dev/null; then
     for tool in memcheck racecheck synccheck; do
         timeout 100 compute-sanitizer --tool "$tool" --error-exitcode 9 ./tests sanitizer 2>&1 | tee "$out/$tool.log" | tail -n 3 || status=1
     done
 fi
 timeout 60 ./bench_copies 2>&1 | tee "$out/bench_copies.log" || status=1
+timeout 100 ./bench_models 2>&1 | tee "$out/bench_models.log" || status=1
 timeout 200 ./bench --bench --out "$out/bench.json" "$@" 2>&1 | tee "$out/bench.log" || status=1
 exit "$status"
 "#;
@@ -44,22 +57,19 @@ pub(crate) fn run(root: &Path, arguments: &BundleArguments) -> Result<()> {
     println!("{}", kernels::build_image(root, fetch)?);
     let folder = root.join(FOLDER);
     std::fs::create_dir_all(&folder)?;
-    let tests = build(root, &["test", "--test", "cuda"])?;
-    let bench = build(root, &["bench", "--bench", "cuda"])?;
-    let copies = build(root, &["bench", "--bench", "cuda_copies"])?;
-    strip(root, &tests, &folder.join("tests"))?;
-    strip(root, &bench, &folder.join("bench"))?;
-    strip(root, &copies, &folder.join("bench_copies"))?;
+    for (name, package, target) in PROGRAMS {
+        strip(root, &build(root, package, &target)?, &folder.join(name))?;
+    }
     std::fs::copy(root.join(IMAGE), folder.join("lazy_kernels.fatbin"))?;
     std::fs::write(folder.join("run.sh"), SCRIPT)?;
     println!("{}: run it with `bash run.sh`", folder.display());
     Ok(())
 }
 
-/// Builds a target of `lazy-attn` without running it; the executable.
-fn build(root: &Path, target: &[&str]) -> Result<PathBuf> {
+/// Builds a target of `package` without running it; the executable.
+fn build(root: &Path, package: &str, target: &[&str]) -> Result<PathBuf> {
     let mut command = shell::cargo(root);
-    command.args(target).args(["-p", "lazy-attn", "--features", "cuda-device", "--no-run"]);
+    command.args(target).args(["-p", package, "--features", "cuda-device", "--no-run"]);
     let messages = shell::read(command.args(["--message-format", "json-render-diagnostics"]))?;
     let parsed = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let built = parsed.filter(|message| target.last().is_some_and(|&name| message["target"]["name"] == name));

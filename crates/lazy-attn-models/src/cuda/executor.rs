@@ -68,7 +68,9 @@ impl CudaExecutor {
         progress.finish();
 
         let max_tokens = options.max_step_tokens as usize;
-        let logit_rows = padded_rows((options.max_logit_rows.max(MIN_LOGIT_ROWS) as usize).min(max_tokens.next_multiple_of(4)));
+        let logit_rows = padded_rows(
+            (options.max_logit_rows.max(MIN_LOGIT_ROWS) as usize).min(max_tokens.next_multiple_of(4)),
+        );
         let decoder = Decoder::new(device, config, weights, dtype, [max_tokens, logit_rows])?;
         let (max_rows, vocab) = (padded_rows(max_tokens), decoder.sizes().vocab);
         let outputs = Outputs::new(device, max_rows, vocab)?;

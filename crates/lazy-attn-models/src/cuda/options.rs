@@ -56,7 +56,7 @@ impl CudaKvBudget {
             CudaKvBudget::Bytes(bytes) => bytes,
             CudaKvBudget::Fraction(fraction) => {
                 let used = memory.total - memory.free;
-                let allowed = (memory.total as f64 * f64::from(fraction.clamp(0.0, 1.0))) as u64;
+                let allowed = (memory.total as f64 * f64::from(fraction.clamp(0.0, 1.0))).round() as u64;
                 allowed.saturating_sub(used)
             }
         };
