@@ -1,5 +1,6 @@
 //! The CUDA executor: weights, KV store and steps behind the contract of `lazy_attn_types::exec`.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use lazy_attn::cuda::{CudaAttention, CudaDevice, CudaKvStore, DevicePlan, PinnedRing, PlanBounds};
@@ -9,7 +10,7 @@ use lazy_attn_types::{ExecError, Executor, ExecutorInfo, Fingerprint, StepInput,
 
 use super::decoder::{Decoder, Wanted, padded_rows};
 use super::graphs::{Action, Graphs, Key};
-use super::outputs::{Drawing, Outputs, Pending};
+use super::outputs::{Drawing, Outputs, Pending, STEPS_IN_FLIGHT};
 use super::{CudaOptions, weights::Weights};
 use crate::weights::{HalfDtype, HalfReader, Shard, TensorDtype};
 use crate::{ModelError, ModelParts, Progress};
@@ -37,6 +38,10 @@ pub struct CudaExecutor {
     outputs: Outputs,
     graphs: Option<Graphs>,
     logit_rows: usize,
+    /// Steps that were submitted and not waited for; `None` for one without tokens.
+    submitted: VecDeque<Option<Pending>>,
+    /// Rows of output of the last step: what the next one may carry.
+    last_rows: usize,
 }
 
 /// A step, prepared.
@@ -98,7 +103,7 @@ impl CudaExecutor {
             max_step_tokens: options.max_step_tokens,
             max_context_tokens: config.max_context_tokens as u32,
             fingerprint: fingerprint(&model, dtype),
-            capability: Capability::Samples,
+            capability: Capability::Overlaps,
         };
         Ok(CudaExecutor {
             attention: decoder.attention(&store, plan.max_slots())?,
@@ -114,6 +119,8 @@ impl CudaExecutor {
             plan,
             outputs,
             logit_rows,
+            submitted: VecDeque::new(),
+            last_rows: 0,
         })
     }
 
@@ -153,6 +160,7 @@ impl CudaExecutor {
             ids.iter_mut().zip(tokens).for_each(|(id, token)| *id = token.0);
             Ok::<(), AttnError>(())
         })?;
+        self.outputs.carry(&input.carried, &mut acts.ids)?;
         let wanted = &input.output_tokens;
         if wanted.is_empty() {
             return Ok(Wanted::None);
@@ -247,6 +255,13 @@ impl CudaExecutor {
             let (got, max) = (input.tokens.len(), self.info.max_step_tokens);
             return Err(ExecError::InvalidStep(format!("{got} tokens, but a step runs at most {max}")));
         }
+        if let Some(carried) = input.carried.iter().find(|carried| carried.row as usize >= self.last_rows) {
+            let (row, rows) = (carried.row, self.last_rows);
+            return Err(ExecError::InvalidStep(format!("it carries row {row}, the step before had {rows}")));
+        }
+        if self.submitted.len() >= STEPS_IN_FLIGHT {
+            return Err(ExecError::InvalidStep(format!("{STEPS_IN_FLIGHT} steps are under way already")));
+        }
         Ok(())
     }
 }
@@ -257,12 +272,31 @@ impl Executor for CudaExecutor {
     }
 
     fn execute(&mut self, input: &StepInput) -> Result<StepOutput, ExecError> {
-        self.check(input)?;
-        if input.tokens.is_empty() {
-            return Ok(StepOutput::default());
+        if !self.submitted.is_empty() {
+            return Err(ExecError::InvalidStep("steps that were submitted have not been waited for".into()));
         }
-        let result = self.launch(input).and_then(|pending| self.outputs.wait(&pending));
-        result.map_err(|error| self.failed(&error))
+        self.submit(input)?;
+        self.wait()
+    }
+
+    fn submit(&mut self, input: &StepInput) -> Result<(), ExecError> {
+        self.check(input)?;
+        let pending = if input.tokens.is_empty() {
+            None
+        } else {
+            Some(self.launch(input).map_err(|error| self.failed(&error))?)
+        };
+        self.last_rows = input.output_tokens.len();
+        self.submitted.push_back(pending);
+        Ok(())
+    }
+
+    fn wait(&mut self) -> Result<StepOutput, ExecError> {
+        match self.submitted.pop_front() {
+            None => Err(ExecError::InvalidStep("nothing was submitted".into())),
+            Some(None) => Ok(StepOutput::default()),
+            Some(Some(pending)) => self.outputs.wait(&pending).map_err(|error| self.failed(&error)),
+        }
     }
 }
 

@@ -7,11 +7,11 @@ use lazy_attn::AttnError;
 use lazy_attn::cuda::{
     CudaDevice, LaSampling, LogitShape, NOT_FINITE, NOTHING_ALLOWED, PinnedReader, PinnedRing,
 };
-use lazy_attn_types::exec::{OutputKind, RowSampling, SampledRow, StepOutput};
+use lazy_attn_types::exec::{CarriedToken, OutputKind, RowSampling, SampledRow, StepOutput};
 use lazy_attn_types::{StepInput, TokenId};
 
 /// Steps whose rows may be on their way at once.
-const STEPS_IN_FLIGHT: usize = 2;
+pub(super) const STEPS_IN_FLIGHT: usize = 2;
 
 /// How the tokens of a step are drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -104,6 +104,18 @@ impl Outputs {
         self.readers[reader].read.clear();
         let is_token = kinds.iter().map(|kind| matches!(kind, OutputKind::Token(_))).collect();
         Ok(Pending { reader, is_token })
+    }
+
+    /// Writes the tokens that the step before has drawn to the entries of `ids` that carry them. Neighbours are copied
+    /// together: sequences that go on in their order take one copy.
+    pub(super) fn carry(&self, carried: &[CarriedToken], ids: &mut CudaSlice<u32>) -> Result<(), AttnError> {
+        let is_next = |a: &CarriedToken, b: &CarriedToken| a.token + 1 == b.token && a.row + 1 == b.row;
+        for run in carried.chunk_by(is_next) {
+            let (from, to) = (run[0].row as usize, run[0].token as usize);
+            let source = self.tokens.slice(from..from + run.len());
+            self.device.copy(&source, &mut ids.slice_mut(to..to + run.len()))?;
+        }
+        Ok(())
     }
 
     /// Draws the tokens of rows `first..first + count` of the step from the front of `logits`.

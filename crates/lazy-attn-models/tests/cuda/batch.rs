@@ -4,8 +4,8 @@ use lazy_attn_models::cuda::{CudaExecutor, CudaOptions};
 use lazy_attn_models::weights::HalfDtype;
 use lazy_attn_testkit::driver::{Played, RunSpec, StepBuilder, greedy_token};
 use lazy_attn_testkit::{Part, Player};
-use lazy_attn_types::exec::{OutputKind, RowSampling, SampledRow};
-use lazy_attn_types::{AttentionMode, Executor, StepInput, TokenId};
+use lazy_attn_types::exec::{CarriedToken, OutputKind, RowSampling, SampledRow};
+use lazy_attn_types::{AttentionMode, Executor, StepInput, StepOutput, TokenId};
 
 use crate::golden::cases;
 use crate::{embedded, on_device, with_dtype};
@@ -36,6 +36,11 @@ fn step(played: &[Played], tokens: &[TokenId]) -> StepInput {
         builder.push(&RunSpec { context, tokens, first_local, outputs: vec![0] });
     }
     builder.finish()
+}
+
+fn drawn(output: &StepOutput) -> Vec<TokenId> {
+    let token = |row: &SampledRow| if let SampledRow::Token(token) = row { Some(*token) } else { None };
+    output.tokens.iter().map(|row| token(row).unwrap()).collect()
 }
 
 fn grow(played: &mut [Played]) {
@@ -106,4 +111,33 @@ fn rows_of_logits_and_drawn_rows_mix_in_a_step_of_prompts_and_continuations() {
     assert_eq!(got.logits, [rows[1], rows[8]].concat());
     let drawn = [0, 2, 3, 4, 5, 6, 7].map(|row| SampledRow::Token(greedy_token(rows[row])));
     assert_eq!(got.tokens, drawn);
+}
+
+#[test]
+fn steps_submitted_ahead_with_carried_tokens_are_those_run_one_by_one() {
+    for count in [1, 7, 32] {
+        let options = with_dtype(HalfDtype::F16);
+        let want = continued(options, count, false);
+        let model = embedded();
+        let mut player = Player::new(on_device(&model, options), 5);
+        let mut played: Vec<Played> =
+            prompts(count).iter().map(|prompt| player.play(prompt, AttentionMode::Block).unwrap()).collect();
+        let first: Vec<TokenId> = played.iter().map(|played| greedy_token(&played.logits)).collect();
+        let mut got = vec![first.clone()];
+        for turn in 0..12 {
+            let mut input = step(&played, &first);
+            input.outputs = vec![OutputKind::Token(GREEDY); count];
+            if turn > 0 {
+                // What stands in `tokens` is wrong on purpose.
+                input.carried = (0..count as u32).map(|at| CarriedToken { token: at, row: at }).collect();
+            }
+            player.executor.submit(&input).unwrap();
+            grow(&mut played);
+            if turn > 0 {
+                got.push(drawn(&player.executor.wait().unwrap()));
+            }
+        }
+        got.push(drawn(&player.executor.wait().unwrap()));
+        assert_eq!(got, want, "{count} sequences");
+    }
 }

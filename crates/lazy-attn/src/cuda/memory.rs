@@ -1,6 +1,6 @@
 //! Memory of a device: how much there is, taking some, and waiting for it.
 
-use cudarc::driver::{CudaSlice, DeviceRepr, ValidAsZeroBits};
+use cudarc::driver::{CudaSlice, DevicePtr, DevicePtrMut, DeviceRepr, ValidAsZeroBits};
 
 use super::attention::{CudaDevice, device_error};
 use crate::error::AttnError;
@@ -33,6 +33,15 @@ impl CudaDevice {
         self.stream().alloc_zeros::<T>(len.max(1)).map_err(device_error(
             "allocating memory; use a smaller KV store, fewer tokens a step or another device",
         ))
+    }
+
+    /// Copies `from` to `to`, in stream order.
+    ///
+    /// # Errors
+    /// [`AttnError::Mismatch`] if they have different lengths, [`AttnError::Device`] if the copy fails.
+    pub fn copy<T>(&self, from: &impl DevicePtr<T>, to: &mut impl DevicePtrMut<T>) -> Result<(), AttnError> {
+        AttnError::check_size("length of a copy", to.len(), from.len())?;
+        self.stream().memcpy_dtod(from, to).map_err(device_error("copying on the device"))
     }
 
     /// Waits for everything that was launched.
