@@ -11,7 +11,7 @@ use crate::{kernels, python, shell, tidy};
 
 /// One feature set for every stage, so that no stage rebuilds what another one built.
 pub(crate) const FEATURES: &str =
-    "lazy-attn/candle,lazy-attn-models/cuda,lazy-attn-cli/hub,lazy-attn-cli/embedded-model";
+    "lazy-attn/candle,lazy-attn-cli/cuda,lazy-attn-cli/hub,lazy-attn-cli/embedded-model";
 
 /// Turns on the tests and benches that need a device: they are read here and run where there is one.
 const DEVICE_TESTS: &str = "lazy-attn/cuda-device,lazy-attn-models/cuda-device";

@@ -50,6 +50,9 @@ pub(crate) struct BundleArguments {
     /// Fetches nvcc into `target/` if none is found.
     #[arg(long)]
     install: bool,
+    /// Packs the command `lazyattn` with CUDA and the embedded model too; it finds the kernels beside it.
+    #[arg(long)]
+    with_cli: bool,
 }
 
 pub(crate) fn run(root: &Path, arguments: &BundleArguments) -> Result<()> {
@@ -61,6 +64,9 @@ pub(crate) fn run(root: &Path, arguments: &BundleArguments) -> Result<()> {
         strip(root, &build(root, package, &target)?, &folder.join(name))?;
     }
     std::fs::copy(root.join(IMAGE), folder.join("lazy_kernels.fatbin"))?;
+    if arguments.with_cli {
+        strip(root, &build_command(root)?, &folder.join("lazyattn"))?;
+    }
     std::fs::write(folder.join("run.sh"), SCRIPT)?;
     println!("{}: run it with `bash run.sh`", folder.display());
     Ok(())
@@ -68,13 +74,25 @@ pub(crate) fn run(root: &Path, arguments: &BundleArguments) -> Result<()> {
 
 /// Builds a target of `package` without running it; the executable.
 fn build(root: &Path, package: &str, target: &[&str]) -> Result<PathBuf> {
+    let options = ["-p", package, "--features", "cuda-device", "--no-run"];
+    executable(root, &[target, &options].concat(), target.last().copied().unwrap_or_default())
+}
+
+/// Builds `lazyattn` as it is released, with CUDA; the executable.
+fn build_command(root: &Path) -> Result<PathBuf> {
+    let options = ["build", "--release", "-p", "lazy-attn-cli", "--features", "cuda,embedded-model"];
+    executable(root, &options, "lazyattn")
+}
+
+/// Runs cargo; the executable of the target `name`.
+fn executable(root: &Path, arguments: &[&str], name: &str) -> Result<PathBuf> {
     let mut command = shell::cargo(root);
-    command.args(target).args(["-p", package, "--features", "cuda-device", "--no-run"]);
+    command.args(arguments);
     let messages = shell::read(command.args(["--message-format", "json-render-diagnostics"]))?;
     let parsed = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let built = parsed.filter(|message| target.last().is_some_and(|&name| message["target"]["name"] == name));
+    let built = parsed.filter(|message| message["target"]["name"] == name);
     let mut executables = built.filter_map(|message| message["executable"].as_str().map(PathBuf::from));
-    executables.next_back().with_context(|| format!("`cargo {}` built no executable", target.join(" ")))
+    executables.next_back().with_context(|| format!("`cargo {}` built no executable", arguments.join(" ")))
 }
 
 fn strip(root: &Path, from: &Path, to: &Path) -> Result<()> {

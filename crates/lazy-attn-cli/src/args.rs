@@ -1,16 +1,18 @@
-//! What may be written on the command line; `client` for the commands that can talk to a server, `docs` for the one that
-//! always does.
+//! What may be written on the command line; `device` where the model runs, `client` for the commands that can talk to a
+//! server, `docs` for the one that always does.
 
 mod client;
+mod device;
 mod docs;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use client::{ChatArgs, RemoteArgs};
+pub(crate) use device::{DeviceArg, MemoryFraction};
 pub(crate) use docs::{DocsArgs, DocsCommand, DocsOptions, ListArgs, NamesArgs, PutArgs, Ttl};
 
 use crate::config::ServeArgs;
@@ -40,6 +42,9 @@ pub(crate) struct EngineArgs {
     /// `embedded`, a .gguf or .safetensors file, a model directory, a hub id, or `random:SEED[:SHAPE]`
     #[arg(long, global = true, default_value = "embedded", value_name = "M")]
     pub(crate) model: String,
+    /// Where the model runs: `auto` takes a CUDA device with enough memory if there is one, else the CPU
+    #[arg(long, global = true, value_name = "auto, cpu, cuda:N", default_value_t = DeviceArg::Auto)]
+    pub(crate) device: DeviceArg,
     /// How weights are held in memory
     #[arg(long, visible_alias = "dtype", global = true, value_enum, default_value_t = WeightDtypeArg::Auto)]
     pub(crate) weight_dtype: WeightDtypeArg,
@@ -49,7 +54,7 @@ pub(crate) struct EngineArgs {
     /// Threads for arithmetic; all available ones if absent
     #[arg(long, global = true, value_name = "N")]
     pub(crate) threads: Option<NonZeroUsize>,
-    /// Memory for keys and values, for example 512MiB or 2GB; 1GiB if absent
+    /// Memory for keys and values, for example 512MiB or 2GB; if absent, 1GiB on the CPU, a fraction on a CUDA device
     #[arg(
         long = "kv-cache-memory",
         visible_alias = "kv-memory",
@@ -58,16 +63,23 @@ pub(crate) struct EngineArgs {
         conflicts_with = "kv_blocks"
     )]
     pub(crate) kv_memory: Option<ByteSize>,
+    /// Part of a CUDA device's memory that weights, keys and values may take together; 0.9 if absent
+    #[arg(long, global = true, value_name = "F", conflicts_with_all = ["kv_memory", "kv_blocks"])]
+    pub(crate) gpu_memory_fraction: Option<MemoryFraction>,
     /// The same as a number of blocks
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) kv_blocks: Option<u32>,
     /// Tokens per KV block, a power of two from 1 to 256
     #[arg(long, global = true, value_name = "N", default_value_t = 16)]
     pub(crate) block_size: u32,
-    /// Most tokens one step runs
+    /// Launch the kernels of a CUDA device one by one instead of as recorded graphs
+    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_value_t = false,
+          default_missing_value = "true", action = ArgAction::Set, value_name = "BOOL")]
+    pub(crate) no_cuda_graphs: bool,
+    /// Most tokens one step runs; if absent, 512 on the CPU and 2048 on a CUDA device
     #[arg(long = "max-num-batched-tokens", visible_alias = "max-step-tokens", global = true, value_name = "N",
-          default_value_t = 512, value_parser = clap::value_parser!(u32).range(2..))]
-    pub(crate) max_step_tokens: u32,
+          value_parser = clap::value_parser!(u32).range(2..))]
+    pub(crate) max_step_tokens: Option<u32>,
     /// What is logged on stderr: error, warn, info, debug or trace, or a filter such as `lazy_attn_engine=debug`
     #[arg(long, global = true, value_name = "LEVEL", default_value = "warn")]
     pub(crate) log_level: String,
@@ -224,6 +236,8 @@ pub(crate) enum WeightDtypeArg {
     F32,
     /// 16 bits
     Bf16,
+    /// 16 bits with more digits and less range, on CUDA devices
+    F16,
     /// 8 bits and a scale per 32 weights
     #[value(name = "q8_0")]
     Q8_0,

@@ -2,11 +2,12 @@
 //!
 //! The only crate that names both halves of the engine. Reading order: `args` what may be written, `config` and the settings
 //! that do not stand there, `exit` how it ends, `logging`
-//! what is said meanwhile, `session` the composition root, `prompt` and `documents` what goes in, `ask` one request, `remote` the same through a
+//! what is said meanwhile, `backend` what runs the model, `session` the composition root, `prompt` and `documents` what goes in, `ask` one request, `remote` the same through a
 //! server, `commands`, `ui`.
 
 mod args;
 mod ask;
+mod backend;
 mod commands;
 mod config;
 mod documents;

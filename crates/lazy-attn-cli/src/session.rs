@@ -3,15 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lazy_attn::KvDtype;
 use lazy_attn_engine::{Engine, EngineConfig, EngineHandle, EngineParts};
-use lazy_attn_models::cpu::{CpuExecutor, CpuOptions, KvBudget, WeightDtype};
 use lazy_attn_models::{LoadOptions, LoadedModel, ModelConfig, ModelRef, load};
 use lazy_attn_server::Metrics;
 use lazy_attn_text::Tokenizer;
-use lazy_attn_types::{BlockSize, Executor, ExecutorInfo};
+use lazy_attn_types::ExecutorInfo;
 
-use crate::args::{EngineArgs, KvDtypeArg, WeightDtypeArg};
+use crate::args::EngineArgs;
+use crate::backend::{self, Backend};
 use crate::exit::{Exit, Failure};
 use crate::prompt::Templates;
 use crate::ui::{LoadProgress, Verbosity};
@@ -29,6 +28,7 @@ pub(crate) struct Session {
 /// How a session differs from the usual one.
 #[derive(Debug, Clone)]
 pub(crate) struct Tuning {
+    /// Its step is as long as the executor's.
     pub(crate) engine: EngineConfig,
     /// The model's name instead of its own.
     pub(crate) served_name: Option<String>,
@@ -40,12 +40,9 @@ impl Tuning {
     /// The usual one.
     pub(crate) fn of(args: &EngineArgs) -> Tuning {
         let default = EngineConfig::default();
-        let engine = EngineConfig {
-            max_step_tokens: args.max_step_tokens,
-            // A step must have room for one token of every running sequence and one more.
-            max_running: default.max_running.min(args.max_step_tokens - 1),
-            ..default
-        };
+        // A step must have room for one token of every running sequence and one more.
+        let max_running = default.max_running.min(backend::least_step_tokens(args) - 1);
+        let engine = EngineConfig { max_running, ..default };
         Tuning { engine, served_name: None, max_context_tokens: None }
     }
 }
@@ -57,8 +54,8 @@ pub(crate) struct ModelSummary {
     pub(crate) config: ModelConfig,
     /// Bytes of weights that one token reads.
     pub(crate) weight_bytes: usize,
-    /// Threads of the executor.
-    pub(crate) num_threads: usize,
+    /// Where it runs.
+    pub(crate) place: String,
     /// From the command's start of loading to the engine's readiness.
     pub(crate) load_time: Duration,
 }
@@ -78,7 +75,7 @@ impl Session {
     /// As of [`Session::start`].
     pub(crate) fn tuned(args: &EngineArgs, tuning: Tuning, verbosity: Verbosity) -> Result<Session, Failure> {
         let begin = Instant::now();
-        let options = cpu_options(args)?;
+        backend::check(args)?;
         let progress = LoadProgress::new(verbosity);
         let load_options = LoadOptions { progress: &progress, ..LoadOptions::default() };
         let mut model = load(&args.model.parse::<ModelRef>()?, &load_options)?;
@@ -90,16 +87,15 @@ impl Session {
         }
         let tokenizer = tokenizer(&model)?;
         let templates = Arc::new(Templates::new(&model.special, &tokenizer));
-        check_kv_memory(args, &options, &model.config)?;
-        let executor = CpuExecutor::new(lazy_attn_models::ModelParts::from(&model), &options, &progress)?;
-        let (weight_bytes, num_threads) = (executor.weight_bytes_per_step(), executor.num_threads());
+        let Backend { executor, weight_bytes, place } = backend::open(args, &model, &progress, verbosity)?;
+        let max_step_tokens = executor.info().max_step_tokens;
         let metrics = Arc::new(Metrics::new(&model.name, executor.info()));
         let observer = metrics.clone();
-        let parts = EngineParts::new(Box::new(executor), Arc::new(tokenizer), model.special.end.clone());
+        let parts = EngineParts::new(executor, Arc::new(tokenizer), model.special.end.clone());
         let parts = EngineParts { observer, ..parts };
-        let engine = Engine::start(parts, tuning.engine)?;
+        let engine = Engine::start(parts, EngineConfig { max_step_tokens, ..tuning.engine })?;
         let LoadedModel { name, config, .. } = model;
-        let model = ModelSummary { name, config, weight_bytes, num_threads, load_time: begin.elapsed() };
+        let model = ModelSummary { name, config, weight_bytes, place, load_time: begin.elapsed() };
         tracing::info!(model = model.name, seconds = model.load_time.as_secs_f64(), "loaded");
         Ok(Session { engine, model, templates, metrics })
     }
@@ -122,54 +118,6 @@ fn tokenizer(model: &LoadedModel) -> Result<Tokenizer, Failure> {
     };
     Tokenizer::from_source(source, &model.special)
         .map_err(|error| Failure::new(Exit::Model, format!("model {}: {error}", model.name)))
-}
-
-fn cpu_options(args: &EngineArgs) -> Result<CpuOptions, Failure> {
-    let block_size = BlockSize::new(args.block_size).ok_or_else(|| {
-        Failure::usage(format!(
-            "--block-size is {}, but must be a power of two from 1 to 256",
-            args.block_size
-        ))
-    })?;
-    let default = CpuOptions::default();
-    let kv_budget = match (args.kv_blocks, args.kv_memory) {
-        (Some(num_blocks), _) => KvBudget::Blocks(num_blocks),
-        (None, Some(size)) => KvBudget::Bytes(size.0),
-        (None, None) => default.kv_budget,
-    };
-    Ok(CpuOptions {
-        num_threads: args.threads,
-        weight_dtype: match args.weight_dtype {
-            WeightDtypeArg::Auto => WeightDtype::Auto,
-            WeightDtypeArg::F32 => WeightDtype::F32,
-            WeightDtypeArg::Bf16 => WeightDtype::Bf16,
-            WeightDtypeArg::Q8_0 => WeightDtype::Q8_0,
-        },
-        kv_dtype: match args.kv_dtype {
-            KvDtypeArg::Auto => default.kv_dtype,
-            KvDtypeArg::F32 => Some(KvDtype::F32),
-            KvDtypeArg::F16 => Some(KvDtype::F16),
-            KvDtypeArg::Bf16 => Some(KvDtype::Bf16),
-        },
-        kv_budget,
-        block_size,
-        max_step_tokens: args.max_step_tokens,
-    })
-}
-
-/// A store without a block could hold no request.
-fn check_kv_memory(args: &EngineArgs, options: &CpuOptions, config: &ModelConfig) -> Result<(), Failure> {
-    let element_size = options.kv_dtype.unwrap_or(KvDtype::F16).size_bytes();
-    let token_elements = 2 * config.num_layers * config.num_kv_heads * config.head_dim;
-    let block_bytes = (token_elements * element_size) as u64 * u64::from(options.block_size.get());
-    match args.kv_memory {
-        Some(size) if size.0 < block_bytes => {
-            let problem =
-                format!("--kv-cache-memory of {} bytes holds no block of {block_bytes} bytes", size.0);
-            Err(Failure::new(Exit::TooLarge, format!("{problem}; raise it or lower --block-size")))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// Fewer tokens mean no other model: positions are rotated as before.

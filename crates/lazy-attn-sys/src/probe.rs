@@ -1,9 +1,9 @@
 //! Which CUDA devices this machine has. A machine without a driver gets an error value, never a panic.
 #![allow(unsafe_code)]
 
-use cudarc::driver::DriverError;
 use cudarc::driver::result::{device, init};
 use cudarc::driver::sys::{self, CUdevice, CUdevice_attribute, CUresult};
+use cudarc::driver::{CudaContext, DriverError};
 
 /// A CUDA device of this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +54,18 @@ pub fn devices() -> Result<Vec<DeviceInfo>, ProbeError> {
     (0..num_devices).map(describe).collect()
 }
 
+/// Bytes of a device's memory that nobody uses. Opens the device for a moment, which itself takes some of it.
+///
+/// # Errors
+/// [`ProbeError::Driver`] if the driver cannot open the device or refuses to answer.
+pub fn free_bytes(ordinal: i32) -> Result<u64, ProbeError> {
+    let context = CudaContext::new(usize::try_from(ordinal).unwrap_or(usize::MAX));
+    let (free, _) = context
+        .and_then(|context| context.mem_get_info())
+        .map_err(failed("opening a device and reading its free memory"))?;
+    Ok(free as u64)
+}
+
 fn describe(ordinal: i32) -> Result<DeviceInfo, ProbeError> {
     let handle = device::get(ordinal).map_err(failed("opening a device"))?;
     let name = device::get_name(handle).map_err(failed("reading a device's name"))?;
@@ -80,7 +92,13 @@ mod tests {
     #[test]
     fn a_probe_answers_on_every_machine() {
         match devices() {
-            Ok(devices) => assert!(devices.iter().all(|device| !device.name.is_empty())),
+            Ok(devices) => {
+                for device in devices {
+                    assert!(!device.name.is_empty());
+                    // Somebody may have the device to himself.
+                    assert!(free_bytes(device.ordinal).unwrap_or(0) <= device.memory_bytes as u64);
+                }
+            }
             Err(error) => assert!(error.to_string().contains("CUDA driver"), "{error}"),
         }
     }

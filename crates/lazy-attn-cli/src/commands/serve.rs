@@ -17,6 +17,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 use crate::args::EngineArgs;
+use crate::backend::least_step_tokens;
 use crate::config::{BoundArgs, DocumentArgs, ServeArgs};
 use crate::exit::{Exit, Failure};
 use crate::logging::LogFormat;
@@ -69,9 +70,9 @@ pub(crate) fn serve(engine: &EngineArgs, args: &ServeArgs) -> Result<Exit, Failu
         None => String::new(),
     };
     let ready = format!(
-        "ready: model {}, {} threads, KV {kv_tokens} tokens, {metrics}gRPC on {scheme}://{}",
+        "ready: model {}, {}, KV {kv_tokens} tokens, {metrics}gRPC on {scheme}://{}",
         session.model.name,
-        session.model.num_threads,
+        session.model.place,
         listener.local_addr()?
     );
     log.announce(&ready);
@@ -84,11 +85,11 @@ pub(crate) fn serve(engine: &EngineArgs, args: &ServeArgs) -> Result<Exit, Failu
 fn tuning(engine: &EngineArgs, args: &ServeArgs) -> Result<Tuning, Failure> {
     let BoundArgs { max_model_len, max_num_seqs, max_num_queued_reqs, .. } = args.bounds;
     // A step must have room for one token of every running sequence and one more.
-    if max_num_seqs >= engine.max_step_tokens {
+    let max_step_tokens = least_step_tokens(engine);
+    if max_num_seqs >= max_step_tokens {
         return Err(Failure::usage(format!(
-            "--max-num-seqs is {max_num_seqs}, but must stay below --max-num-batched-tokens, which is {}; lower it or \
-             raise the other",
-            engine.max_step_tokens
+            "--max-num-seqs is {max_num_seqs}, but must stay below --max-num-batched-tokens, which is {max_step_tokens}; \
+             lower it or raise the other"
         )));
     }
     let usual = Tuning::of(engine);

@@ -7,6 +7,7 @@ mod bad_input;
 mod bad_model;
 #[cfg(feature = "embedded-model")]
 mod chat;
+mod device;
 #[cfg(feature = "embedded-model")]
 mod docs;
 #[cfg(feature = "embedded-model")]

@@ -1,4 +1,6 @@
-//! `doctor`: whether this machine can run the model, and how fast it could be.
+//! `doctor`: whether this machine can run the model, and how fast it could be; `gpus` the CUDA devices.
+
+mod gpus;
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -37,6 +39,7 @@ struct Figures {
     weight_bytes_per_token: Option<usize>,
     kv_bytes_per_token: Option<u64>,
     kv_capacity_tokens: Option<u64>,
+    gpus: Vec<gpus::GpuFigures>,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -70,6 +73,7 @@ pub(crate) fn doctor(engine: &EngineArgs, output: JsonArg) -> Result<Exit, Failu
     report.ok("bandwidth", format!("{:.1} GB/s reading", bandwidth / 1e9));
     report.figures.num_threads = num_threads;
     report.figures.memory_bandwidth_bytes_per_second = bandwidth;
+    gpus::check(&mut report, engine);
     check_model(&mut report, engine, bandwidth);
     check_cache(&mut report);
     print(&report, output)?;
@@ -91,7 +95,11 @@ fn print(report: &Report, output: JsonArg) -> Result<(), Failure> {
 }
 
 fn compiled_features() -> String {
-    let features = [("embedded-model", cfg!(feature = "embedded-model")), ("hub", cfg!(feature = "hub"))];
+    let features = [
+        ("embedded-model", cfg!(feature = "embedded-model")),
+        ("hub", cfg!(feature = "hub")),
+        ("cuda", cfg!(feature = "cuda")),
+    ];
     let state = |&(name, is_on): &(&str, bool)| format!("{name} {}", if is_on { "yes" } else { "no" });
     features.iter().map(state).collect::<Vec<_>>().join(", ")
 }
@@ -110,8 +118,9 @@ fn check_model(report: &mut Report, engine: &EngineArgs, bandwidth: f64) {
     report.ok(
         "model",
         format!(
-            "{}, {} layers, {:.1} M parameters, ready in {}",
+            "{} on {}, {} layers, {:.1} M parameters, ready in {}",
             model.name,
+            model.place,
             model.config.num_layers,
             model.config.num_parameters() as f64 / 1e6,
             millis(model.load_time)
