@@ -7,9 +7,11 @@
 // Grid: block (worker, KV head), the head running fastest. Warps 0-3 compute, warp 4 copies. A tile of keys is split between the
 // four warps, 16 or 32 keys each; every warp keeps its own maximum, sum and output, and the four are merged at the end of an item.
 // A query is rotated once per part of its chain, in f32, from the raw query: rotated values are never rotated again.
+// 8-bit keys and values become halves in registers, behind ldmatrix; the scales of keys multiply scores, those of values weights.
 // Assumes: num_q_heads / num_kv_heads times the item's tokens <= 16; parts begin at multiples of 64 keys; block size 16, 32 or 64;
 // ids, slots and rows inside their arrays (checked by the planner and the wrapper).
 #include "device/element.cuh"
+#include "device/fp8.cuh"
 #include "device/producer.cuh"
 #include "device/rows.cuh"
 #include "device/softmax.cuh"
@@ -21,10 +23,11 @@ namespace la {
 constexpr int kComputeWarps = 4;
 constexpr int kComputeThreads = 32 * kComputeWarps;
 
-// Keys of a tile: stages of 16 KB.
-template <int HeadDim> constexpr int kNarrowKeys = 8192 / HeadDim;
-constexpr uint32_t kNarrowBytes = 16384;
-static_assert(kStageBytes<64, kNarrowKeys<64>> == kNarrowBytes && kStageBytes<128, kNarrowKeys<128>> == kNarrowBytes, "16 KB");
+// Keys of a tile: stages of 16 KB, or 8 KB of 64 8-bit elements a key.
+template <class Element, int HeadDim> constexpr int kNarrowKeys = Element::kKvBytes == 1 ? 128 : 8192 / HeadDim;
+template <class Element, int HeadDim> constexpr uint32_t kNarrowBytes = kStageBytes<HeadDim, kNarrowKeys<Element, HeadDim>, Element::kKvBytes>;
+static_assert(kNarrowBytes<Bf16, 64> == 16384 && kNarrowBytes<Bf16, 128> == 16384, "16 KB");
+static_assert(kNarrowBytes<Fp8, 64> == 8192 && kNarrowBytes<Fp8, 128> == 16384, "8 or 16 KB");
 
 // Shared memory besides the stages.
 template <int HeadDim> struct N16Shared {
@@ -33,17 +36,39 @@ template <int HeadDim> struct N16Shared {
     float sum[kComputeWarps][16];
     uint64_t full[kMaxStages];
     uint64_t empty[kMaxStages];
+    uint8_t scales[kMaxStages][8];
 };
-static_assert(2 * (6 * kNarrowBytes + sizeof(N16Shared<128>) + 1024) <= 228 * 1024, "two blocks of six stages fit sm_90");
+static_assert(2 * (6 * 16384 + sizeof(N16Shared<128>) + 1024) <= 228 * 1024, "two blocks of six stages fit sm_90");
 
 // Rows of `out` are a multiple of 32 banks long; this spreads four of them over all banks.
 __device__ __forceinline__ uint32_t spread_column(uint32_t row, uint32_t column) { return column ^ (row % 4 * 8); }
+
+// Multiplies the scores of a warp's keys, those of 16-row steps `step` and on of a stage, by their scales.
+template <class Element, int N> __device__ __forceinline__ void scale_keys(const Ring &ring, uint32_t stage, uint32_t step, float (&score)[N][4]) {
+    if constexpr (Element::kKvBytes == 1) {
+#pragma unroll
+        for (int n = 0; n < N; n++)
+#pragma unroll
+            for (int j = 0; j < 4; j++) score[n][j] *= ring.scale_of(stage, step + n / 2);
+    }
+}
+
+// Multiplies probabilities by the scales of the values they are for.
+template <class Element, int HeadDim, int N>
+__device__ __forceinline__ void weigh_values(const Ring &ring, uint32_t stage, uint32_t step, float (&score)[N][4], Accumulator<HeadDim> &sums) {
+    if constexpr (Element::kKvBytes == 1) {
+        float scale[N / 2];
+#pragma unroll
+        for (int s = 0; s < N / 2; s++) scale[s] = ring.scale_of(stage, step + s);
+        sums.weigh(score, scale);
+    }
+}
 
 // One tile: this warp's keys of it, from keys and values in the next two stages of the ring.
 template <class Element, int HeadDim>
 __device__ __forceinline__ void take_tile(const LaAttend &p, const Ring &ring, RingPlace &place, const LaPart &part, const QueryRow (&rows)[2],
                                           const Visibility &seen, int32_t tile_begin, const uint32_t (&rQ)[HeadDim / 16][4], Accumulator<HeadDim> &sums) {
-    constexpr int kWarpKeys = kNarrowKeys<HeadDim> / kComputeWarps, kSteps = kWarpKeys / 16;
+    constexpr int kWarpKeys = kNarrowKeys<Element, HeadDim> / kComputeWarps, kSteps = kWarpKeys / 16;
     const uint32_t lane = threadIdx.x % 32, first = threadIdx.x / 32 * kWarpKeys;
     const int32_t key_begin = tile_begin + static_cast<int32_t>(first);
     const bool has_keys = key_begin < part.key_end;
@@ -51,9 +76,10 @@ __device__ __forceinline__ void take_tile(const LaAttend &p, const Ring &ring, R
 
     barrier_wait(ring.full_of(place.stage), place.parity);
     if (has_keys) {
-        const uint32_t sKeys = ring.tiles + place.stage * kNarrowBytes;
+        const uint32_t sKeys = ring.tiles + place.stage * kNarrowBytes<Element, HeadDim>;
 #pragma unroll
         for (int s = 0; s < kSteps; s++) score_keys<Element, HeadDim>(sKeys, first + 16 * s, rQ, reinterpret_cast<float(&)[2][4]>(score[2 * s]));
+        scale_keys<Element>(ring, place.stage, first / 16, score);
     }
     __syncwarp();
     if (lane == 0) barrier_arrive(ring.empty_of(place.stage));
@@ -66,7 +92,8 @@ __device__ __forceinline__ void take_tile(const LaAttend &p, const Ring &ring, R
 
     barrier_wait(ring.full_of(place.stage), place.parity);
     if (has_keys) {
-        const uint32_t sValues = ring.tiles + place.stage * kNarrowBytes;
+        weigh_values<Element>(ring, place.stage, first / 16, score, sums);
+        const uint32_t sValues = ring.tiles + place.stage * kNarrowBytes<Element, HeadDim>;
 #pragma unroll
         for (int s = 0; s < kSteps; s++) {
             const uint32_t rP[4] = {Element::pack(score[2 * s][0], score[2 * s][1]), Element::pack(score[2 * s][2], score[2 * s][3]),
@@ -83,7 +110,7 @@ __device__ __forceinline__ void take_tile(const LaAttend &p, const Ring &ring, R
 template <class Element>
 __device__ __forceinline__ void write_row(const LaAttend &p, const LaItem &item, const TargetRow &row, uint32_t dim, float4 value) {
     if (item.first_slot == LA_WRITES_OUTPUT) {
-        const uint2 packed = make_uint2(Element::pack(value.x, value.y), Element::pack(value.z, value.w));
+        const uint2 packed = make_uint2(Element::pack_out(value.x, value.y), Element::pack_out(value.z, value.w));
         *reinterpret_cast<uint2 *>(static_cast<uint16_t *>(p.out) + row.entry(p, row.token) * p.kv.head_dim + dim) = packed;
     } else {
         *reinterpret_cast<float4 *>(p.partials.out + row.entry(p, item.first_slot + row.index) * p.kv.head_dim + dim) = value;
@@ -117,7 +144,8 @@ __device__ __forceinline__ void finish_item(const LaAttend &p, N16Shared<HeadDim
         const float shift = high == -INFINITY ? 0.f : high;
 #pragma unroll
         for (int w = 0; w < kComputeWarps; w++) sum += shared.sum[w][row] * exp2_fast((shared.largest[w][row] - shift) * p.rope.scale_log2);
-        const float scale = sum > 0.f ? exp2_fast((sums.largest[r] - shift) * p.rope.scale_log2) / sum : 0.f;
+        const float unit = Element::kKvBytes == 1 ? sums.unit : 1.f;
+        const float scale = sum > 0.f ? unit * exp2_fast((sums.largest[r] - shift) * p.rope.scale_log2) / sum : 0.f;
         if (warp == 0 && lane % 4 == 0 && row < num_rows && item.first_slot != LA_WRITES_OUTPUT) {
             const TargetRow target(p, item, kv_head, row);
             p.partials.lse[target.entry(p, item.first_slot + target.index)] = sum > 0.f ? high * p.rope.scale_log2 + log2f(sum) : -INFINITY;
@@ -157,7 +185,7 @@ __device__ __forceinline__ void consume(const LaAttend &p, const Ring &ring, N16
             uint32_t rQ[HeadDim / 16][4];
             rotate_queries<Element, HeadDim>(p, rows, part.start, rQ);
             const Visibility seen(p, part, bases);
-            for (int32_t tile = part.key_begin; tile < part.key_end; tile += kNarrowKeys<HeadDim>)
+            for (int32_t tile = part.key_begin; tile < part.key_end; tile += kNarrowKeys<Element, HeadDim>)
                 take_tile<Element, HeadDim>(p, ring, place, part, rows, seen, tile, rQ, sums);
         }
         finish_item<Element, HeadDim>(p, shared, item, kv_head, sums);
@@ -166,8 +194,9 @@ __device__ __forceinline__ void consume(const LaAttend &p, const Ring &ring, N16
 
 template <class Element, int HeadDim> __device__ __forceinline__ void attend_n16(const LaAttend &p) {
     extern __shared__ __align__(1024) uint8_t sMemory[];
-    N16Shared<HeadDim> &shared = *reinterpret_cast<N16Shared<HeadDim> *>(sMemory + p.num_stages * kNarrowBytes);
-    const Ring ring{shared_address(sMemory), shared_address(shared.full), shared_address(shared.empty), p.num_stages};
+    N16Shared<HeadDim> &shared = *reinterpret_cast<N16Shared<HeadDim> *>(sMemory + p.num_stages * kNarrowBytes<Element, HeadDim>);
+    const Ring ring{shared_address(sMemory), shared_address(shared.full), shared_address(shared.empty), p.num_stages,
+                    Element::kKvBytes == 1 ? shared.scales : nullptr};
     next_grid_may_start();
     if (threadIdx.x < p.num_stages) {
         barrier_init(ring.full_of(threadIdx.x), kFillArrivals);
@@ -178,11 +207,11 @@ template <class Element, int HeadDim> __device__ __forceinline__ void attend_n16
     const uint32_t kv_head = blockIdx.x % p.kv.num_kv_heads, worker = blockIdx.x / p.kv.num_kv_heads;
     const int32_t item_begin = p.work.worker_begin[worker], item_end = p.work.worker_begin[worker + 1];
     if (threadIdx.x < kComputeThreads) {
-        claim_registers<216>();
+        claim_registers<Element::kKvBytes == 1 ? 200 : 216>();
         consume<Element, HeadDim>(p, ring, shared, kv_head, item_begin, item_end);
     } else {
-        release_registers<40>();
-        if (threadIdx.x < kComputeThreads + 32) produce<HeadDim, kNarrowKeys<HeadDim>>(p, ring, kv_head, item_begin, item_end);
+        release_registers<Element::kKvBytes == 1 ? 56 : 40>();  // scales take some
+        if (threadIdx.x < kComputeThreads + 32) produce<Element, HeadDim, kNarrowKeys<Element, HeadDim>>(p, ring, kv_head, item_begin, item_end);
     }
     wait_for_last_grid();
 }
@@ -204,3 +233,5 @@ LA_ATTEND_N16(la_attend_n16_bf16_d64, Bf16, 64)
 LA_ATTEND_N16(la_attend_n16_bf16_d128, Bf16, 128)
 LA_ATTEND_N16(la_attend_n16_f16_d64, F16, 64)
 LA_ATTEND_N16(la_attend_n16_f16_d128, F16, 128)
+LA_ATTEND_N16(la_attend_n16_fp8_d64, Fp8, 64)
+LA_ATTEND_N16(la_attend_n16_fp8_d128, Fp8, 128)

@@ -9,9 +9,11 @@
 // The next scores are issued behind the values of the tile before, so that the tensor cores wait for no softmax but their own; the
 // other warpgroup fills that gap. Before sm_90a the same tiles go through mma.sync.
 // A query is rotated once per part of its chain, in f32, from the raw query: rotated values are never rotated again.
+// 8-bit keys and values are widened to halves in shared memory by three warps beside the one that copies.
 // Assumes: as attend_n16; and that slots behind the last token of a block are finite (rope_append zeroes them), because
 // probability zero times NaN is NaN.
 #include "device/element.cuh"
+#include "device/fp8_tiles.cuh"
 #include "device/producer.cuh"
 #include "device/rows.cuh"
 #include "device/softmax.cuh"
@@ -27,7 +29,11 @@ constexpr int kWideKeys = 128;
 struct WideShared {
     uint64_t full[kMaxStages];
     uint64_t empty[kMaxStages];
+    RawShared raw;  // of 8-bit elements
 };
+
+// Threads of a block: with 8-bit elements there are warps that widen them everywhere.
+template <class Element, int Groups> constexpr int kWideThreads = std::is_same_v<Element, HalfProducts> ? 128 * Groups + 128 : kBlockThreads<Groups>;
 
 // Where a warp is in the ring, and the stage of values it has not given back yet.
 struct WideRing {
@@ -117,7 +123,7 @@ __device__ __forceinline__ void finish_rows(const LaAttend &p, const LaItem &ite
             uint16_t *gRow = static_cast<uint16_t *>(p.out) + row.entry(p, row.token) * HeadDim + column;
 #pragma unroll
             for (int n = 0; n < HeadDim / 8; n++)
-                *reinterpret_cast<uint32_t *>(gRow + 8 * n) = Element::pack(sums.out[n][2 * r] * scale, sums.out[n][2 * r + 1] * scale);
+                *reinterpret_cast<uint32_t *>(gRow + 8 * n) = Element::pack_out(sums.out[n][2 * r] * scale, sums.out[n][2 * r + 1] * scale);
         } else {
             const int64_t entry = row.entry(p, item.first_slot + row.index);
             float *gRow = p.partials.out + entry * HeadDim + column;
@@ -167,28 +173,43 @@ template <class Element, int HeadDim, int Groups> __device__ __forceinline__ voi
     // Two groups need the registers that only sm_90a can move to them; elsewhere items have at most 64 rows.
     if (Groups == 2 && !LA_HAS_WGMMA) return;
     constexpr uint32_t kComputeThreads = 128 * Groups;
+    constexpr bool kWidens = std::is_same_v<Element, HalfProducts>;  // the tiles come from 8-bit ones
     extern __shared__ __align__(1024) uint8_t sMemory[];
-    WideShared &shared = *reinterpret_cast<WideShared *>(sMemory + p.num_stages * kStageBytes<HeadDim, kWideKeys>);
+    const uint32_t ring_bytes = p.num_stages * kStageBytes<HeadDim, kWideKeys>, raw_bytes = kWidens ? kRawStages * kStageBytes<HeadDim, kWideKeys, 1> : 0;
+    WideShared &shared = *reinterpret_cast<WideShared *>(sMemory + ring_bytes + raw_bytes);
     const Ring ring{shared_address(sMemory), shared_address(shared.full), shared_address(shared.empty), p.num_stages};
+    const Ring raw{ring.tiles + ring_bytes, shared_address(shared.raw.full), shared_address(shared.raw.empty), kRawStages, shared.raw.scales};
     next_grid_may_start();
     if (threadIdx.x < p.num_stages) {
-        barrier_init(ring.full_of(threadIdx.x), kFillArrivals);
+        barrier_init(ring.full_of(threadIdx.x), kWidens ? kWideningWarps : kFillArrivals);
         barrier_init(ring.empty_of(threadIdx.x), 4 * Groups);
+        if (kWidens && threadIdx.x < kRawStages) {
+            barrier_init(raw.full_of(threadIdx.x), kFillArrivals);
+            barrier_init(raw.empty_of(threadIdx.x), kWideningWarps);
+        }
         barrier_init_fence();
     }
     // The end of a tile that no copy fills is multiplied by zero, and must be a number for that.
-    for (uint32_t at = threadIdx.x; at < p.num_stages * kStageBytes<HeadDim, kWideKeys> / 16; at += blockDim.x)
+    for (uint32_t at = threadIdx.x; at < (ring_bytes + raw_bytes) / 16; at += blockDim.x)
         reinterpret_cast<uint4 *>(sMemory)[at] = make_uint4(0, 0, 0, 0);
     fence_for_copies();
     __syncthreads();
     const uint32_t kv_head = blockIdx.x % p.kv.num_kv_heads, worker = blockIdx.x / p.kv.num_kv_heads;
     const int32_t item_begin = p.work.worker_begin[worker], item_end = p.work.worker_begin[worker + 1];
     if (threadIdx.x < kComputeThreads) {
-        if (Groups == 2) claim_registers<232>();
+        if (Groups == 2) claim_registers<kWidens ? 224 : 232>();
         consume_wide<Element, HeadDim>(p, ring, kv_head, item_begin, item_end);
     } else {
-        if (Groups == 2) release_registers<40>();
-        if (threadIdx.x < kComputeThreads + 32) produce<HeadDim, kWideKeys>(p, ring, kv_head, item_begin, item_end);
+        if (Groups == 2) release_registers<kWidens ? 56 : 40>();
+        if (threadIdx.x < kComputeThreads + 32) {
+            if constexpr (kWidens) {
+                produce<Fp8, HeadDim, kWideKeys>(p, raw, kv_head, item_begin, item_end);
+            } else {
+                produce<Element, HeadDim, kWideKeys>(p, ring, kv_head, item_begin, item_end);
+            }
+        } else if constexpr (kWidens) {
+            widen<HeadDim, kWideKeys>(p, raw, ring, threadIdx.x - kComputeThreads - 32, item_begin, item_end);
+        }
     }
     wait_for_last_grid();
 }
@@ -196,7 +217,7 @@ template <class Element, int HeadDim, int Groups> __device__ __forceinline__ voi
 }  // namespace la
 
 #define LA_ATTEND_WIDE(name, element, head_dim, groups)                                              \
-    extern "C" __global__ void __launch_bounds__(la::kBlockThreads<groups>, 1) name(const __grid_constant__ LaAttend p) { \
+    extern "C" __global__ void __launch_bounds__(la::kWideThreads<la::element, groups>, 1) name(const __grid_constant__ LaAttend p) { \
         la::attend_wide<la::element, head_dim, groups>(p);                                           \
     }
 LA_ATTEND_WIDE(la_attend_w64_bf16_d64, Bf16, 64, 1)
@@ -207,3 +228,7 @@ LA_ATTEND_WIDE(la_attend_w128_bf16_d64, Bf16, 64, 2)
 LA_ATTEND_WIDE(la_attend_w128_bf16_d128, Bf16, 128, 2)
 LA_ATTEND_WIDE(la_attend_w128_f16_d64, F16, 64, 2)
 LA_ATTEND_WIDE(la_attend_w128_f16_d128, F16, 128, 2)
+LA_ATTEND_WIDE(la_attend_w64_fp8_d64, HalfProducts, 64, 1)
+LA_ATTEND_WIDE(la_attend_w64_fp8_d128, HalfProducts, 128, 1)
+LA_ATTEND_WIDE(la_attend_w128_fp8_d64, HalfProducts, 64, 2)
+LA_ATTEND_WIDE(la_attend_w128_fp8_d128, HalfProducts, 128, 2)

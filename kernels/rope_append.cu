@@ -20,14 +20,8 @@ constexpr uint32_t kAppendThreads = 256;
 // Element `dim` of a rotated row, and its right neighbour.
 template <class Element>
 __device__ __forceinline__ uint32_t rotated_pair(const uint32_t *__restrict__ gRow, const LaRope &rope, uint32_t dim, int32_t distance) {
-    const uint32_t pairs = rope.rotary_dim / 2;
-    const uint32_t own = gRow[dim / 2];
-    if (dim >= rope.rotary_dim) return own;
-    const bool is_low = dim < pairs;
-    const float2 x = Element::unpack(is_low ? own : gRow[(dim - pairs) / 2]);
-    const float2 y = Element::unpack(is_low ? gRow[(dim + pairs) / 2] : own);
-    const PairAngles angles(rope.turns, is_low ? dim : dim - pairs, distance);
-    const float2 turned = is_low ? angles.low(x, y) : angles.high(x, y);
+    if (dim >= rope.rotary_dim) return gRow[dim / 2];
+    const float2 turned = rotated_values<Element>(gRow, rope, dim, distance);
     return Element::pack(turned.x, turned.y);
 }
 

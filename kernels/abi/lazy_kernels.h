@@ -95,8 +95,8 @@ typedef struct LaKv {
     void *k;                // [num_blocks, num_kv_heads] of key blocks, each laid out by la_block_byte
     void *v;                // the same for values
     int64_t block_stride;   // bytes from one block to the next
-    const float *k_scale;   // [num_blocks, num_kv_heads], scales of 8-bit keys, or null
-    const float *v_scale;   // the same for values
+    float *k_scale;         // [num_blocks, num_kv_heads], scales of 8-bit keys, powers of two, or null
+    float *v_scale;         // the same for values
     uint32_t dtype;         // LA_KV_*
     uint32_t block_size;    // tokens per block
     uint32_t num_kv_heads;  // heads of keys and values
@@ -283,6 +283,16 @@ LA_HOST_DEVICE static inline uint32_t la_block_byte(uint32_t slot, uint32_t dim,
     const uint32_t row = slot % 8;
     const uint32_t group = dim % 64 / 8;
     return panel * 1024 + row * 128 + (group ^ row) * 16 + dim % 8 * 2;
+}
+
+// The same for 8-bit elements, `head_dim` 64 or a multiple of 128. Panels of 8 tokens x 128 (or 64) elements, swizzled alike;
+// a group of 16 bytes holds 16 elements, of which 2j, 2j + 1, 2j + 8 and 2j + 9 are neighbours: a lane's share of an operand.
+LA_HOST_DEVICE static inline uint32_t la_block_byte_8(uint32_t slot, uint32_t dim, uint32_t head_dim) {
+    const uint32_t in_group = dim % 16;
+    const uint32_t inner = in_group % 8 / 2 * 4 + in_group / 8 * 2 + in_group % 2;
+    if (head_dim == 64) return slot * 64 + ((dim / 16 ^ slot / 2) % 4) * 16 + inner;
+    const uint32_t panel = slot / 8 * (head_dim / 128) + dim / 128;
+    return panel * 1024 + slot % 8 * 128 + ((dim / 16 ^ slot) % 8) * 16 + inner;
 }
 
 #endif  // LAZY_KERNELS_H

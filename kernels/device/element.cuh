@@ -7,6 +7,7 @@
 namespace la {
 
 struct Bf16 {
+    static constexpr int kKvBytes = 2;  // of a stored element
     static __device__ __forceinline__ uint32_t pack(float low, float high) {
         const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
         return *reinterpret_cast<const uint32_t *>(&pair);
@@ -14,6 +15,9 @@ struct Bf16 {
     static __device__ __forceinline__ float2 unpack(uint32_t pair) {
         return make_float2(__uint_as_float(pair << 16), __uint_as_float(pair & 0xFFFF0000u));
     }
+    // What a product takes, from a pair of queries; and what is written, from a pair of results.
+    static __device__ __forceinline__ uint32_t operand(uint32_t pair) { return pair; }
+    static __device__ __forceinline__ uint32_t pack_out(float low, float high) { return pack(low, high); }
     // d[16 x 8] += a[16 x 16] b[16 x 8]
     static __device__ __forceinline__ void mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
         asm volatile(
@@ -24,6 +28,7 @@ struct Bf16 {
 };
 
 struct F16 {
+    static constexpr int kKvBytes = 2;
     // Saturates: half has a small range, and an infinity in a key would poison every score.
     static __device__ __forceinline__ uint32_t pack(float low, float high) {
         const __half2 pair = __floats2half2_rn(fminf(fmaxf(low, -65504.f), 65504.f), fminf(fmaxf(high, -65504.f), 65504.f));
@@ -32,6 +37,8 @@ struct F16 {
     static __device__ __forceinline__ float2 unpack(uint32_t pair) {
         return __half22float2(*reinterpret_cast<const __half2 *>(&pair));
     }
+    static __device__ __forceinline__ uint32_t operand(uint32_t pair) { return pair; }
+    static __device__ __forceinline__ uint32_t pack_out(float low, float high) { return pack(low, high); }
     static __device__ __forceinline__ void mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
         asm volatile(
             "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
@@ -48,6 +55,14 @@ __device__ __forceinline__ void load_matrix_x4(uint32_t (&r)[4], uint32_t addres
 __device__ __forceinline__ void load_matrix_x4_trans(uint32_t (&r)[4], uint32_t address) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(address) : "memory");
+}
+
+__device__ __forceinline__ void load_shared_16(uint32_t (&r)[4], uint32_t address) {
+    asm volatile("ld.shared.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(address) : "memory");
+}
+
+__device__ __forceinline__ void store_shared_16(uint32_t address, const uint32_t (&r)[4]) {
+    asm volatile("st.shared.v4.u32 [%0], {%1,%2,%3,%4};" ::"r"(address), "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3]) : "memory");
 }
 
 __device__ __forceinline__ float exp2_fast(float x) {

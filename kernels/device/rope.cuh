@@ -3,6 +3,8 @@
 #pragma once
 #include <stdint.h>
 
+#include "lazy_kernels.h"
+
 namespace la {
 
 // (cos, sin) of `turn` taken `distance` times; negative distances turn backwards.
@@ -29,5 +31,17 @@ struct PairAngles {
         return make_float2(y.x * first.x + x.x * first.y, y.y * second.x + x.y * second.y);
     }
 };
+
+// Element `dim` of a row of 16-bit elements and its right neighbour, rotated by `distance`.
+template <class Element>
+__device__ __forceinline__ float2 rotated_values(const uint32_t *__restrict__ gRow, const LaRope &rope, uint32_t dim, int32_t distance) {
+    const uint32_t pairs = rope.rotary_dim / 2;
+    const float2 own = Element::unpack(gRow[dim / 2]);
+    if (dim >= rope.rotary_dim) return own;
+    const bool is_low = dim < pairs;
+    const float2 partner = Element::unpack(gRow[(is_low ? dim + pairs : dim - pairs) / 2]);
+    const PairAngles angles(rope.turns, is_low ? dim : dim - pairs, distance);
+    return is_low ? angles.low(own, partner) : angles.high(partner, own);
+}
 
 }  // namespace la

@@ -54,7 +54,7 @@ __device__ __forceinline__ uint32_t rotated_query_pair(const LaAttend &p, const 
     const LaRope &rope = p.rope;
     const uint32_t pairs = rope.rotary_dim / 2;
     const uint32_t own = row.pair(p.q, dim);
-    if (dim >= rope.rotary_dim) return own;
+    if (dim >= rope.rotary_dim) return Element::operand(own);
     const bool is_low = dim < pairs;
     const float2 partner = Element::unpack(row.pair(p.q, is_low ? dim + pairs : dim - pairs));
     const float2 mine = Element::unpack(own);

@@ -1,6 +1,7 @@
 // What a warp does with one tile by mma.sync: scores, running softmax, values.
 #pragma once
 #include "element.cuh"
+#include "fp8.cuh"
 #include "producer.cuh"
 
 namespace la {
@@ -10,6 +11,7 @@ template <int HeadDim> struct Accumulator {
     float out[HeadDim / 8][4];
     float largest[2];
     float sum[2];
+    float unit;  // scale of `out`: the largest of the values' scales, where they have any
 
     __device__ __forceinline__ void clear() {
 #pragma unroll
@@ -18,6 +20,27 @@ template <int HeadDim> struct Accumulator {
             for (int j = 0; j < 4; j++) out[n][j] = 0.f;
         largest[0] = largest[1] = -INFINITY;
         sum[0] = sum[1] = 0.f;
+        unit = power_of_two(kSmallestExponent);
+    }
+
+    // Turns probabilities of 8-bit values into weights, 16 keys a scale, and scales what was summed so far to the largest scale.
+    template <int N> __device__ __forceinline__ void weigh(float (&score)[N][4], const float (&scale)[N / 2]) {
+        float high = unit;
+#pragma unroll
+        for (int s = 0; s < N / 2; s++) high = fmaxf(high, scale[s]);
+        if (high > unit) {
+            const float keep = unit / high;
+            unit = high;
+#pragma unroll
+            for (int n = 0; n < HeadDim / 8; n++)
+#pragma unroll
+                for (int j = 0; j < 4; j++) out[n][j] *= keep;
+        }
+        const float inverse = power_of_two(-exponent_of(unit));
+#pragma unroll
+        for (int n = 0; n < N; n++)
+#pragma unroll
+            for (int j = 0; j < 4; j++) score[n][j] *= scale[n / 2] * inverse;
     }
 
     // Turns 16 x 8 * N scores into probabilities, and scales what was summed so far to the new maximum.
@@ -55,6 +78,7 @@ template <int HeadDim> struct Accumulator {
 // Scores of 16 keys, those of the tile from row `first` on.
 template <class Element, int HeadDim>
 __device__ __forceinline__ void score_keys(uint32_t sTile, uint32_t first, const uint32_t (&rQ)[HeadDim / 16][4], float (&score)[2][4]) {
+    if constexpr (Element::kKvBytes == 1) return score_keys_fp8<HeadDim>(sTile, first, rQ, score);
     const uint32_t lane = threadIdx.x % 32;
     const uint32_t sRow = sTile + group_byte<HeadDim>(first + lane / 16 * 8 + lane % 8, lane / 8 % 2);
 #pragma unroll
@@ -73,6 +97,7 @@ __device__ __forceinline__ void score_keys(uint32_t sTile, uint32_t first, const
 // Adds the values of 16 keys. `valid` keys from the first on exist: what lies behind them may be anything, NaN too.
 template <class Element, int HeadDim>
 __device__ __forceinline__ void add_values(uint32_t sTile, uint32_t first, const uint32_t (&rP)[4], int32_t valid, float (&out)[HeadDim / 8][4]) {
+    if constexpr (Element::kKvBytes == 1) return add_values_fp8<HeadDim>(sTile, first, rP, valid, out);
     const uint32_t lane = threadIdx.x % 32;
     const uint32_t sRow = sTile + group_byte<HeadDim>(first + lane / 8 % 2 * 8 + lane % 8, lane / 16);
     const int32_t key = lane % 4 * 2;

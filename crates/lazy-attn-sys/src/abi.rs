@@ -118,7 +118,7 @@ pub struct LaKv {
     pub v: DeviceAddress,
     /// Bytes from one block to the next.
     pub block_stride: i64,
-    /// `[num_blocks, num_kv_heads]` of `f32` scales of 8-bit keys, or null.
+    /// `[num_blocks, num_kv_heads]` of `f32` scales of 8-bit keys, powers of two, or null.
     pub k_scale: DeviceAddress,
     /// The same for values.
     pub v_scale: DeviceAddress,
@@ -230,7 +230,7 @@ pub enum KvDtype {
     F16 = 1,
     /// IEEE single, for checks.
     F32 = 2,
-    /// 8-bit float with a scale per block and head.
+    /// 8-bit float (4 bits of exponent, 3 of mantissa) with a power of two as the scale of each block and head.
     Fp8E4m3 = 3,
 }
 

@@ -85,6 +85,8 @@ pub enum Launch {
     CopyBlocks,
     /// `la_reencode_*`, takes [`LaCopyBlocks`]; with the elements of a head.
     Reencode(ElementType, u32),
+    /// `la_reencode_fp8_*`, takes [`LaCopyBlocks`]; with the elements of a head.
+    ReencodeFp8(u32),
 }
 
 impl Launch {
@@ -97,6 +99,7 @@ impl Launch {
                 all.extend([Launch::QkvNorm(element, head_dim), Launch::Reencode(element, head_dim)]);
             }
         }
+        all.extend([64, 128].map(Launch::ReencodeFp8));
         all
     }
 
@@ -119,6 +122,7 @@ impl Launch {
             Launch::Sample => "la_sample".to_owned(),
             Launch::CopyBlocks => "la_copy_blocks".to_owned(),
             Launch::Reencode(element, head_dim) => format!("la_reencode_{}_d{head_dim}", dtype(element)),
+            Launch::ReencodeFp8(head_dim) => format!("la_reencode_fp8_d{head_dim}"),
         }
     }
 }
@@ -142,12 +146,13 @@ impl Elementwise {
 
     fn function(&self, launch: Launch) -> Result<&CudaFunction, KernelError> {
         self.functions.get(&launch).ok_or_else(|| {
-            let (kernel, element, head_dim) = match launch {
-                Launch::Reencode(element, head_dim) => ("reencode", element, head_dim),
-                Launch::QkvNorm(element, head_dim) => ("qkv_norm", element, head_dim),
-                _ => ("elementwise", ElementType::Bf16, 0),
+            let (kernel, dtype, head_dim) = match launch {
+                Launch::Reencode(element, head_dim) => ("reencode", element.kv(), head_dim),
+                Launch::ReencodeFp8(head_dim) => ("reencode", KvDtype::Fp8E4m3, head_dim),
+                Launch::QkvNorm(element, head_dim) => ("qkv_norm", element.kv(), head_dim),
+                _ => ("elementwise", KvDtype::Bf16, 0),
             };
-            KernelError::NoKernel { kernel, shape: KernelShape { dtype: element.kv(), head_dim } }
+            KernelError::NoKernel { kernel, shape: KernelShape { dtype, head_dim } }
         })
     }
 
@@ -243,7 +248,7 @@ impl LaunchParams for LaSample {
 
 impl LaunchParams for LaCopyBlocks {
     fn are_for(&self, which: Launch) -> bool {
-        matches!(which, Launch::CopyBlocks | Launch::Reencode(..))
+        matches!(which, Launch::CopyBlocks | Launch::Reencode(..) | Launch::ReencodeFp8(_))
     }
 
     fn work(&self, which: Launch) -> Work {

@@ -24,8 +24,6 @@ unsafe impl DeviceRepr for LaAppend {}
 
 /// Stages a ring has barriers for.
 const MAX_STAGES: u32 = 16;
-/// Stages below which copies do not stay ahead of arithmetic.
-const MIN_STAGES: u32 = 3;
 /// Merging blocks per multiprocessor.
 const MERGE_BLOCKS: u32 = 16;
 /// Bytes of shared memory the driver keeps per thread block.
@@ -37,7 +35,7 @@ const MERGE_WARPS: u32 = 4;
 /// What an instantiation is compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct KernelShape {
-    /// Element type of queries, output, keys and values.
+    /// Element type of keys and values; queries and outputs have the same, or bf16 where it has 8 bits.
     pub dtype: KvDtype,
     /// Elements per head: 64 or 128.
     pub head_dim: u32,
@@ -45,12 +43,22 @@ pub struct KernelShape {
 
 impl KernelShape {
     /// Every shape there are kernels for.
-    pub const ALL: [KernelShape; 4] = [
+    pub const ALL: [KernelShape; 6] = [
         KernelShape { dtype: KvDtype::Bf16, head_dim: 64 },
         KernelShape { dtype: KvDtype::Bf16, head_dim: 128 },
         KernelShape { dtype: KvDtype::F16, head_dim: 64 },
         KernelShape { dtype: KvDtype::F16, head_dim: 128 },
+        KernelShape { dtype: KvDtype::Fp8E4m3, head_dim: 64 },
+        KernelShape { dtype: KvDtype::Fp8E4m3, head_dim: 128 },
     ];
+
+    /// The shape of kernels that read no keys and values.
+    fn of_outputs(self) -> KernelShape {
+        match self.dtype {
+            KvDtype::Fp8E4m3 => KernelShape { dtype: KvDtype::Bf16, ..self },
+            _ => self,
+        }
+    }
 
     fn suffix(self) -> String {
         let dtype = match self.dtype {
@@ -85,7 +93,7 @@ pub enum KernelError {
     },
     /// There is no kernel for a shape.
     #[error(
-        "there is no `{kernel}` kernel for {shape:?}; bf16 and f16 with 64 or 128 elements per head are supported"
+        "there is no `{kernel}` kernel for {shape:?}; bf16, f16 and fp8 with 64 or 128 elements per head are supported"
     )]
     NoKernel {
         /// Which kernel.
@@ -179,23 +187,24 @@ impl Limits {
 
     /// As many blocks per multiprocessor as wanted, if each then has enough stages; else one.
     fn attend_launch(&self, class: TileClass, shape: KernelShape) -> Result<AttendLaunch, KernelError> {
-        let fixed = class.fixed_bytes(shape.head_dim);
-        let stage_bytes = class.stage_bytes(shape.head_dim);
+        let fixed = class.fixed_bytes(shape);
+        let stage_bytes = class.stage_bytes(shape);
+        let min_stages = class.min_stages(shape);
         let stages = |blocks: u32| {
             let bytes = (self.shared_per_multiprocessor / blocks).saturating_sub(RESERVED_BYTES);
             let free = bytes.min(self.shared_per_block).saturating_sub(fixed);
             (free / stage_bytes).min(MAX_STAGES)
         };
         let wanted = class.blocks_wanted();
-        let blocks = if stages(wanted) >= MIN_STAGES { wanted } else { 1 };
+        let blocks = if stages(wanted) >= min_stages { wanted } else { 1 };
         let num_stages = stages(blocks);
-        if num_stages < MIN_STAGES {
+        if num_stages < min_stages {
             let kernel = format!("la_attend_{}_{}", class.name(), shape.suffix());
-            let needed = fixed + MIN_STAGES * stage_bytes;
+            let needed = fixed + min_stages * stage_bytes;
             return Err(KernelError::SharedMemory { kernel, needed, available: self.shared_per_block });
         }
         let shared_bytes = num_stages * stage_bytes + fixed;
-        let threads = class.threads(self.has_warpgroups);
+        let threads = class.threads(shape, self.has_warpgroups);
         Ok(AttendLaunch { num_blocks: blocks * self.num_multiprocessors, num_stages, shared_bytes, threads })
     }
 }
@@ -224,7 +233,7 @@ impl Kernels {
         };
         for shape in KernelShape::ALL {
             let suffix = shape.suffix();
-            kernels.merge.insert(shape, function(format!("la_merge_{suffix}"))?);
+            kernels.merge.insert(shape, function(format!("la_merge_{}", shape.of_outputs().suffix()))?);
             kernels.append.insert(shape, function(format!("la_rope_append_{suffix}"))?);
             for class in TileClass::ALL {
                 let function = function(format!("la_attend_{}_{suffix}", class.name()))?;
@@ -325,7 +334,8 @@ impl Kernels {
     ) -> Result<(), KernelError> {
         let function =
             self.append.get(&shape).ok_or(KernelError::NoKernel { kernel: "rope_append", shape })?;
-        let threads = u64::from(max_writes) * u64::from(params.kv.num_kv_heads * shape.head_dim / 16);
+        let head_threads = if shape.dtype == KvDtype::Fp8E4m3 { 32 } else { shape.head_dim / 16 };
+        let threads = u64::from(max_writes) * u64::from(params.kv.num_kv_heads * head_threads);
         let enough = u64::from(8 * self.num_multiprocessors);
         let grid = threads.div_ceil(u64::from(APPEND_THREADS)).min(enough) as u32;
         if grid == 0 {
@@ -408,6 +418,24 @@ mod tests {
         assert_eq!((middle.num_blocks, middle.num_stages), (20, 4));
         let small = launch_on(100, 99);
         assert_eq!((small.num_blocks, small.num_stages), (10, 5));
+    }
+
+    #[test]
+    fn eight_bit_tiles_fit_every_device_with_machine_code() {
+        for (per_multiprocessor, has_warpgroups) in [(228, true), (164, false), (100, false)] {
+            let limits = Limits {
+                num_multiprocessors: 10,
+                shared_per_multiprocessor: per_multiprocessor * 1024,
+                shared_per_block: (per_multiprocessor - 1) * 1024,
+                has_warpgroups,
+            };
+            for (class, head_dim) in TileClass::ALL.into_iter().flat_map(|class| [(class, 64), (class, 128)])
+            {
+                let shape = KernelShape { dtype: KvDtype::Fp8E4m3, head_dim };
+                let launch = limits.attend_launch(class, shape).unwrap();
+                assert!(launch.shared_bytes <= limits.shared_per_block, "{class:?} {head_dim} {launch:?}");
+            }
+        }
     }
 
     #[test]

@@ -1,5 +1,12 @@
 //! Tile shapes of the attend kernel: how many query rows a thread block takes at once.
 
+#[cfg(feature = "cuda")]
+use crate::{abi::KvDtype, kernels::KernelShape};
+
+/// Stages of 8-bit tiles that wait to be widened; `kRawStages`.
+#[cfg(feature = "cuda")]
+const RAW_STAGES: u32 = 2;
+
 /// A tile shape of the attend kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TileClass {
@@ -34,32 +41,47 @@ impl TileClass {
         }
     }
 
-    /// Threads of a block; where warpgroups trade registers, the copying warp has a whole one for itself.
+    /// Threads of a block; where warpgroups trade registers, the copying warp has a whole one for itself, and where wide
+    /// tiles come from 8-bit ones, its other warps widen them.
     #[cfg(feature = "cuda")]
-    pub(crate) fn threads(self, has_warpgroups: bool) -> u32 {
+    pub(crate) fn threads(self, shape: KernelShape, has_warpgroups: bool) -> u32 {
         let computing = match self {
             TileClass::N16 | TileClass::W64 => 128,
             TileClass::W128 => 256,
         };
-        computing + if has_warpgroups { 128 } else { 32 }
+        computing + if has_warpgroups || self.widens(shape) { 128 } else { 32 }
     }
 
-    /// Shared memory besides the stages: the size of the kernel's struct, at most.
+    /// Whether tiles of 8-bit elements are widened to 16 bits in shared memory.
     #[cfg(feature = "cuda")]
-    pub(crate) fn fixed_bytes(self, head_dim: u32) -> u32 {
-        match self {
-            TileClass::N16 => 4 * 8 * head_dim * 4 + 768,
-            TileClass::W64 | TileClass::W128 => 256,
+    fn widens(self, shape: KernelShape) -> bool {
+        shape.dtype == KvDtype::Fp8E4m3 && self != TileClass::N16
+    }
+
+    /// Shared memory besides the stages: the size of the kernel's struct, at most, and what is to be widened.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn fixed_bytes(self, shape: KernelShape) -> u32 {
+        let raw = if self.widens(shape) { RAW_STAGES * 128 * shape.head_dim } else { 0 };
+        raw + match self {
+            TileClass::N16 => 4 * 8 * shape.head_dim * 4 + 896,
+            TileClass::W64 | TileClass::W128 => 384,
         }
     }
 
     /// Bytes of a stage of keys or values.
     #[cfg(feature = "cuda")]
-    pub(crate) fn stage_bytes(self, head_dim: u32) -> u32 {
+    pub(crate) fn stage_bytes(self, shape: KernelShape) -> u32 {
         match self {
+            TileClass::N16 if shape.dtype == KvDtype::Fp8E4m3 => 128 * shape.head_dim,
             TileClass::N16 => 16384,
-            TileClass::W64 | TileClass::W128 => 128 * head_dim * 2,
+            TileClass::W64 | TileClass::W128 => 128 * shape.head_dim * 2,
         }
+    }
+
+    /// Stages below which the kernel does not run well: copies do not stay ahead of arithmetic.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn min_stages(self, shape: KernelShape) -> u32 {
+        if self.widens(shape) { 2 } else { 3 }
     }
 
     /// Thread blocks that a multiprocessor should hold at once.

@@ -31,7 +31,8 @@ fn program() -> String {
         let _ = writeln!(
             body,
             "    for (unsigned r = 0; r < {rows}; r++) for (unsigned d = 0; d < {dim}; d++)\n        \
-             printf(\"{rows}x{dim}:%u,%u %u\\n\", r, d, la_block_byte(r, d, {dim}));"
+             printf(\"{rows}x{dim}:%u,%u %u\\n{rows}x{dim}_8:%u,%u %u\\n\", r, d, la_block_byte(r, d, {dim}), r, d, \
+             la_block_byte_8(r, d, {dim}));"
         );
     }
     format!(
@@ -51,9 +52,12 @@ fn expected() -> BTreeMap<String, i64> {
     values.extend(CONSTANTS.map(|(name, value)| (name.to_owned(), value)));
     for (rows, dim) in SHAPES {
         let layout = BlockLayout::new(rows, dim).unwrap();
+        let bytes = BlockLayout::of_8_bit(rows, dim).unwrap();
         for (slot, element) in (0..rows).flat_map(|slot| (0..dim).map(move |element| (slot, element))) {
             let byte = i64::from(layout.byte(slot, element));
             values.insert(format!("{rows}x{dim}:{slot},{element}"), byte);
+            let byte = i64::from(bytes.byte(slot, element));
+            values.insert(format!("{rows}x{dim}_8:{slot},{element}"), byte);
         }
     }
     values

@@ -34,6 +34,7 @@ struct Scenario {
     /// Query tokens.
     num_tokens: u32,
     head_dim: u32,
+    dtype: KvDtype,
 }
 
 impl Scenario {
@@ -43,21 +44,67 @@ impl Scenario {
         let num_stored = context - count * document - 1;
         let name = format!("{name}_b{num_requests}_ctx{context}_d{head_dim}");
         let documents = vec![document; count as usize];
-        Scenario { name, num_requests, documents, is_shared: false, num_stored, num_tokens: 1, head_dim }
+        Scenario {
+            name,
+            num_requests,
+            documents,
+            is_shared: false,
+            num_stored,
+            num_tokens: 1,
+            head_dim,
+            dtype: KvDtype::Bf16,
+        }
     }
 
     /// Decoding over `shared` keys that all requests read, and a short tail.
     fn shared(num_requests: u32, shared: u32, head_dim: u32) -> Scenario {
         let name = format!("decode_shared_b{num_requests}_ctx{shared}_d{head_dim}");
         let documents = vec![shared];
-        Scenario { name, num_requests, documents, is_shared: true, num_stored: 15, num_tokens: 1, head_dim }
+        Scenario {
+            name,
+            num_requests,
+            documents,
+            is_shared: true,
+            num_stored: 15,
+            num_tokens: 1,
+            head_dim,
+            dtype: KvDtype::Bf16,
+        }
     }
 
     /// `num_tokens` queries over `context` cached keys in documents of 1024, and over themselves.
     fn prefill(num_requests: u32, num_tokens: u32, context: u32, head_dim: u32) -> Scenario {
         let name = format!("prefill_b{num_requests}_q{num_tokens}_ctx{context}_d{head_dim}");
         let documents = vec![1024; context as usize / 1024];
-        Scenario { name, num_requests, documents, is_shared: false, num_stored: 0, num_tokens, head_dim }
+        Scenario {
+            name,
+            num_requests,
+            documents,
+            is_shared: false,
+            num_stored: 0,
+            num_tokens,
+            head_dim,
+            dtype: KvDtype::Bf16,
+        }
+    }
+
+    /// The same with keys and values of 8 bits.
+    fn fp8(self) -> Scenario {
+        Scenario { name: format!("fp8_{}", self.name), dtype: KvDtype::Fp8E4m3, ..self }
+    }
+
+    /// Scenarios with 8-bit keys and values; those of the same names without the prefix are what they are compared with.
+    fn all_fp8() -> Vec<Scenario> {
+        let mut all = Vec::new();
+        for head_dim in [128, 64] {
+            for (batch, context) in [(1, 32768), (8, 8192), (32, 8192), (64, 8192)] {
+                all.push(Scenario::decode("decode", batch, context, 0, head_dim));
+            }
+            all.push(Scenario::decode("decode_doc512", 32, 8192, 512, head_dim));
+            all.push(Scenario::shared(64, 8192, head_dim));
+        }
+        all.extend([(1, 512, 16384), (1, 8192, 0)].map(|(b, q, c)| Scenario::prefill(b, q, c, 128)));
+        all.into_iter().map(Scenario::fp8).collect()
     }
 
     fn all() -> Vec<Scenario> {
@@ -75,6 +122,7 @@ impl Scenario {
         {
             all.push(Scenario::prefill(batch, tokens, context, 128));
         }
+        all.extend(Scenario::all_fp8());
         all
     }
 
@@ -130,7 +178,7 @@ impl Scenario {
         let readers = f64::from(self.num_requests);
         let distinct = if self.is_shared { 1.0 } else { readers };
         let tail = f64::from(self.num_stored + self.num_tokens);
-        let row_bytes = f64::from(2 * NUM_KV_HEADS * self.head_dim * 2);
+        let row_bytes = f64::from(2 * NUM_KV_HEADS * self.head_dim) * self.dtype.size_bytes() as f64;
         let bytes = (distinct * f64::from(documents) + readers * tail) * row_bytes;
         let queries = f64::from(self.num_tokens);
         let pairs = queries * (f64::from(documents + self.num_stored) + (queries + 1.0) / 2.0);
@@ -167,17 +215,23 @@ impl Bench {
     }
 
     /// A store full of noise.
-    fn store(&self, num_blocks: u32, head_dim: u32) -> CudaKvStore {
+    fn store(&self, num_blocks: u32, scenario: &Scenario) -> CudaKvStore {
         let layout = KvLayout {
             num_layers: 1,
             num_blocks,
             block_size: BlockSize::new(BLOCK_SIZE).unwrap(),
             num_kv_heads: NUM_KV_HEADS,
-            head_dim,
-            dtype: KvDtype::Bf16,
+            head_dim: scenario.head_dim,
+            dtype: scenario.dtype,
         };
         let mut store = CudaKvStore::new(&self.device, layout).unwrap();
-        let noise: Vec<u8> = self.noise.iter().flat_map(|bits| bits.to_le_bytes()).collect();
+        let mut noise: Vec<u8> = self.noise.iter().flat_map(|bits| bits.to_le_bytes()).collect();
+        if scenario.dtype == KvDtype::Fp8E4m3 {
+            // Numbers below 2, times a scale.
+            noise = self.noise.iter().map(|bits| (bits.wrapping_mul(40_503) >> 8) as u8 & 0xBF).collect();
+            let scales = vec![0.5f32; store.scales_mut().len()];
+            self.device.stream().memcpy_htod(&scales, store.scales_mut()).unwrap();
+        }
         let stream = self.device.stream();
         let noise = stream.clone_htod(&noise).unwrap();
         let num_bytes = store.memory_mut().len();
@@ -191,7 +245,7 @@ impl Bench {
 
     fn run(&mut self, scenario: &Scenario) -> Timed {
         let (input, num_blocks) = scenario.step();
-        let store = self.store(num_blocks, scenario.head_dim);
+        let store = self.store(num_blocks, scenario);
         let inv_freq: Vec<f32> = (0..scenario.head_dim / 2)
             .map(|pair| 500_000f32.powf(-2.0 * pair as f32 / scenario.head_dim as f32))
             .collect();

@@ -7,7 +7,8 @@ mod common;
 
 use candle_core::{D, DType, Device, Result, Tensor, Var};
 use common::{
-    LAYER, Request, Rows, SHAPE, Scenario, Shape, bits, first_difference, inv_freq, scale, tolerance,
+    LAYER, Request, Rows, SHAPE, Scenario, Shape, bits, first_difference, half_unit, inv_freq, scale,
+    tolerance,
 };
 use lazy_attn::{
     CpuIsa, KvDtype, Plan,
@@ -118,7 +119,7 @@ fn causal(scenario: &Scenario, index: usize) -> Result<(Tensor, f64)> {
     let weights = scores.broadcast_sub(&scores.max_keepdim(2)?)?.exp()?;
     let weights = weights.broadcast_div(&weights.sum_keepdim(2)?)?;
     let out = weights.matmul(&v)?.transpose(0, 1)?.contiguous()?;
-    Ok((out, tolerance(shape, mass, num_keys)))
+    Ok((out, tolerance(half_unit(shape.dtype), shape.head_dim, mass, num_keys)))
 }
 
 #[test]

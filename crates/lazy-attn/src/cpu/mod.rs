@@ -102,6 +102,7 @@ impl CpuAttention {
             KvDtype::F32 => write_blocks::<f32>(new, plan.writes(), store.layer_mut(layer), 0),
             KvDtype::F16 => write_blocks::<f16>(new, plan.writes(), store.layer_mut(layer), 0),
             KvDtype::Bf16 => write_blocks::<bf16>(new, plan.writes(), store.layer_mut(layer), 0),
+            KvDtype::Fp8E4m3 => return Err(store::refused_width()),
         }
         Ok(())
     }
@@ -133,6 +134,7 @@ impl CpuAttention {
             KvDtype::F32 => self.attend_as(layout, store.layer::<f32>(layer), plan, q, out),
             KvDtype::F16 => self.attend_as(layout, store.layer::<f16>(layer), plan, q, out),
             KvDtype::Bf16 => self.attend_as(layout, store.layer::<bf16>(layer), plan, q, out),
+            KvDtype::Fp8E4m3 => return Err(store::refused_width()),
         }
         Ok(())
     }

@@ -20,15 +20,18 @@ pub enum KvDtype {
     F16,
     /// bfloat16: 8 significant bits, the range of f32.
     Bf16,
+    /// 8-bit float, 4 significant bits, with a power of two as the scale of each (block, KV head): CUDA stores only.
+    Fp8E4m3,
 }
 
 impl KvDtype {
-    /// Bytes per element.
+    /// Bytes per element, without scales.
     #[must_use]
     pub fn size_bytes(self) -> usize {
         match self {
             KvDtype::F32 => 4,
             KvDtype::F16 | KvDtype::Bf16 => 2,
+            KvDtype::Fp8E4m3 => 1,
         }
     }
 }
@@ -51,7 +54,8 @@ pub struct KvLayout {
 }
 
 impl KvLayout {
-    /// Bytes of one token: 2 x layers x KV heads x head_dim x element size.
+    /// Bytes of one token: 2 x layers x KV heads x head_dim x element size. Scales of 8-bit elements, 8 bytes for each block,
+    /// layer and KV head, are not counted.
     #[must_use]
     pub fn bytes_per_token(&self) -> u64 {
         2 * u64::from(self.num_layers)
@@ -67,6 +71,9 @@ impl KvLayout {
     }
 
     fn validate(&self) -> Result<(), AttnError> {
+        if self.dtype == KvDtype::Fp8E4m3 {
+            return Err(refused_width());
+        }
         let head_dim = self.head_dim;
         if !head_dim.is_multiple_of(16) || head_dim == 0 || head_dim as usize > MAX_ROTARY_DIM {
             let rule = "the kernels take multiples of 16 up to 256";
@@ -96,6 +103,12 @@ impl KvLayout {
     }
 }
 
+/// Why the CPU kernels take no 8-bit elements.
+pub(super) fn refused_width() -> AttnError {
+    let rule = "the CPU kernels take 16 or 32; use f16 or bf16";
+    AttnError::Unsupported { what: "bits of a KV element", value: 8, rule }
+}
+
 /// Keys and values of every layer, block by block. All zeros at first, and memory is taken when it is first written.
 #[derive(Debug)]
 pub struct KvStore {
@@ -107,7 +120,7 @@ impl KvStore {
     /// Reserves the memory `layout` asks for.
     ///
     /// # Errors
-    /// [`AttnError::Unsupported`] for a head_dim the kernels do not take or a count of zero,
+    /// [`AttnError::Unsupported`] for a head_dim or dtype the kernels do not take or a count of zero,
     /// [`AttnError::OutOfMemory`] if the system refuses the reservation.
     pub fn new(layout: KvLayout) -> Result<KvStore, AttnError> {
         layout.validate()?;
@@ -135,6 +148,7 @@ impl KvStore {
             KvDtype::F32 => self.elements_mut().fill(value),
             KvDtype::F16 => self.elements_mut().fill(f16::narrow(value)),
             KvDtype::Bf16 => self.elements_mut().fill(bf16::narrow(value)),
+            KvDtype::Fp8E4m3 => {} // no store has it
         }
     }
 
@@ -196,5 +210,7 @@ mod tests {
             ));
         }
         assert!(KvStore::new(KvLayout { num_blocks: 0, ..LAYOUT }).is_err());
+        let refused = KvStore::new(KvLayout { dtype: KvDtype::Fp8E4m3, ..LAYOUT }).unwrap_err().to_string();
+        assert!(refused.contains("is 8") && refused.contains("use f16"), "{refused}");
     }
 }

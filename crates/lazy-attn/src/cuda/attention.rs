@@ -101,7 +101,7 @@ pub(super) fn kernel_error(action: &'static str) -> impl Fn(KernelError) -> Attn
 
 /// Attention on a device: writes and reads a [`CudaKvStore`] as a [`DevicePlan`] says.
 ///
-/// Elements of queries, keys, values and output are the bits of the store's element type.
+/// Elements of queries, keys, values and output are the bits of the store's element type; of bf16 if it has 8 bits.
 #[derive(Debug)]
 pub struct CudaAttention {
     device: Arc<CudaDevice>,

@@ -89,7 +89,7 @@ impl CudaRope {
 }
 
 impl CudaDevice {
-    /// Copies blocks of one layer, keys and values, as they are.
+    /// Copies blocks of one layer, keys and values, as they are, and their scales.
     ///
     /// # Errors
     /// [`AttnError::Unsupported`] if the store lacks the layer or a block, [`AttnError::Device`] if the launch fails.
@@ -102,7 +102,7 @@ impl CudaDevice {
         self.launch_copies(store, layer, copies, (Launch::CopyBlocks, LaRope::default()))
     }
 
-    /// Copies blocks of one layer, and rotates the keys of each by its distance.
+    /// Copies blocks of one layer, and rotates the keys of each by its distance. 8-bit keys get another scale.
     ///
     /// What deferred positions make unnecessary; here for comparison (Block-Attention, arXiv:2409.15355).
     ///
@@ -120,10 +120,14 @@ impl CudaDevice {
             let (value, rule) = (u64::from(rope.rotary_dim), "it must not be above head_dim");
             return Err(AttnError::Unsupported { what: "rotary_dim", value, rule });
         }
-        let element = if shape.dtype == KvDtype::F16 { ElementType::F16 } else { ElementType::Bf16 };
+        let which = match shape.dtype {
+            KvDtype::Fp8E4m3 => Launch::ReencodeFp8(shape.head_dim),
+            KvDtype::F16 => Launch::Reencode(ElementType::F16, shape.head_dim),
+            _ => Launch::Reencode(ElementType::Bf16, shape.head_dim),
+        };
         let turns = DeviceAddress(rope.turns.device_ptr(self.stream()).0);
         let rope = LaRope { turns, rotary_dim: rope.rotary_dim, scale_log2: 0.0 };
-        self.launch_copies(store, layer, copies, (Launch::Reencode(element, shape.head_dim), rope))
+        self.launch_copies(store, layer, copies, (which, rope))
     }
 
     fn launch_copies(

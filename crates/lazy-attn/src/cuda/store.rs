@@ -9,11 +9,16 @@ use crate::cpu::{KvDtype, KvLayout};
 use crate::error::AttnError;
 
 /// Keys and values of every layer: `[layer][keys, values][block][kv_head]`, each block as [`BlockLayout`] says.
+///
+/// 8-bit elements ([`KvDtype::Fp8E4m3`]) have beside them a scale for each `[layer][keys, values][block][kv_head]`: a power of two
+/// that `append` chooses, and raises when a later token of the block needs it. What is stored is `element * scale`.
 #[derive(Debug)]
 pub struct CudaKvStore {
     layout: KvLayout,
     shape: KernelShape,
     memory: CudaSlice<u8>,
+    /// Empty with 16-bit elements.
+    scales: CudaSlice<f32>,
     /// Bytes of the keys, or the values, of one layer.
     half_bytes: usize,
 }
@@ -25,16 +30,23 @@ impl CudaKvStore {
     /// [`AttnError::Unsupported`] for a shape without kernels, [`AttnError::Device`] if the device has no room.
     pub fn new(device: &CudaDevice, layout: KvLayout) -> Result<CudaKvStore, AttnError> {
         let shape = kernel_shape(&layout)?;
-        let block = BlockLayout::new(layout.block_size.get(), layout.head_dim)
+        let is_8_bit = layout.dtype == KvDtype::Fp8E4m3;
+        let make = if is_8_bit { BlockLayout::of_8_bit } else { BlockLayout::new };
+        let block = make(layout.block_size.get(), layout.head_dim)
             .map_err(|error| AttnError::Device { action: "laying out blocks", reason: error.to_string() })?;
-        let half_bytes =
-            layout.num_blocks as usize * layout.num_kv_heads as usize * block.num_bytes() as usize;
-        let num_bytes = 2 * layout.num_layers as usize * half_bytes;
-        let memory = device
-            .stream()
-            .alloc_zeros::<u8>(num_bytes)
-            .map_err(device_error("allocating the KV store; use fewer blocks"))?;
-        Ok(CudaKvStore { layout, shape, memory, half_bytes })
+        let half_blocks = layout.num_blocks as usize * layout.num_kv_heads as usize;
+        let half_bytes = half_blocks * block.num_bytes() as usize;
+        let halves = 2 * layout.num_layers as usize;
+        let failed = || device_error("allocating the KV store; use fewer blocks");
+        let stream = device.stream();
+        let num_scales = if is_8_bit { halves * half_blocks } else { 0 };
+        Ok(CudaKvStore {
+            layout,
+            shape,
+            memory: stream.alloc_zeros::<u8>(halves * half_bytes).map_err(failed())?,
+            scales: stream.alloc_zeros::<f32>(num_scales.max(1)).map_err(failed())?,
+            half_bytes,
+        })
     }
 
     /// Sizes of the store.
@@ -54,20 +66,37 @@ impl CudaKvStore {
         &mut self.memory
     }
 
+    /// The scales of 8-bit elements, which go with [`CudaKvStore::memory_mut`]; one that means nothing with 16-bit elements.
+    pub fn scales_mut(&mut self) -> &mut CudaSlice<f32> {
+        &mut self.scales
+    }
+
+    /// Scales of the keys and of the values of a layer; null with 16-bit elements.
+    fn layer_scales(&self, device: &CudaDevice, layer: u32) -> [DeviceAddress; 2] {
+        if self.layout.dtype != KvDtype::Fp8E4m3 {
+            return [DeviceAddress::default(); 2];
+        }
+        let (base, _sync) = self.scales.device_ptr(device.stream());
+        let half = u64::from(self.layout.num_blocks) * u64::from(self.layout.num_kv_heads) * 4;
+        [0, 1].map(|index| DeviceAddress(base + (2 * u64::from(layer) + index) * half))
+    }
+
     /// Layer `layer` as kernels see it.
     pub(super) fn layer(&self, device: &CudaDevice, layer: u32) -> LaKv {
         let (base, _sync) = self.memory.device_ptr(device.stream());
         let k = base + 2 * (layer as usize * self.half_bytes) as u64;
         let block_stride = self.half_bytes / self.layout.num_blocks as usize;
+        let [k_scale, v_scale] = self.layer_scales(device, layer);
         LaKv {
             k: DeviceAddress(k),
             v: DeviceAddress(k + self.half_bytes as u64),
             block_stride: block_stride as i64,
+            k_scale,
+            v_scale,
             dtype: self.shape.dtype as u32,
             block_size: self.layout.block_size.get(),
             num_kv_heads: self.layout.num_kv_heads,
             head_dim: self.layout.head_dim,
-            ..LaKv::default()
         }
     }
 }
@@ -77,8 +106,9 @@ fn kernel_shape(layout: &KvLayout) -> Result<KernelShape, AttnError> {
     let dtype = match layout.dtype {
         KvDtype::Bf16 => DeviceDtype::Bf16,
         KvDtype::F16 => DeviceDtype::F16,
+        KvDtype::Fp8E4m3 => DeviceDtype::Fp8E4m3,
         KvDtype::F32 => {
-            let rule = "the CUDA kernels take 16-bit elements";
+            let rule = "the CUDA kernels take 16 or 8";
             return Err(AttnError::Unsupported { what: "bits of a KV element", value: 32, rule });
         }
     };

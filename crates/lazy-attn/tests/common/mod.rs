@@ -126,7 +126,7 @@ impl Scenario {
     }
 
     /// Block lists of all segments, scattered over the pool; some blocks are nobody's.
-    fn blocks(&self) -> (Vec<Vec<BlockId>>, u32) {
+    pub(crate) fn blocks(&self) -> (Vec<Vec<BlockId>>, u32) {
         let block_size = BlockSize::new(self.shape.block_size).unwrap();
         let counts: Vec<u32> = self.lengths().iter().map(|&length| block_size.blocks_for(length)).collect();
         let pool = (counts.iter().sum::<u32>() + 3).next_power_of_two();
@@ -245,7 +245,7 @@ impl Scenario {
     }
 }
 
-fn push_run(
+pub(crate) fn push_run(
     input: &mut StepInput,
     views: &[(usize, u32, u32)],
     lists: &[Vec<BlockId>],
@@ -273,8 +273,8 @@ fn push_run(
     input.tokens.extend((0..num_tokens).map(|_| TokenId(0)));
 }
 
-const KEY: u32 = 1;
-const VALUE: u32 = 2;
+pub(crate) const KEY: u32 = 1;
+pub(crate) const VALUE: u32 = 2;
 const QUERY: u32 = 3;
 
 /// Multiples of 1/128 in [-1, 1), which every element type holds exactly, that depend on all arguments.

@@ -17,6 +17,19 @@ pub(crate) enum Rounding {
     KeysAndQueries,
 }
 
+/// Keys and values as (segment, local index, KV head) has them stored: a key rotated to its local index, a value.
+pub(crate) type Stored<'a> = &'a dyn Fn(usize, u32, usize) -> [Vec<f32>; 2];
+
+/// What an oracle computes with.
+#[derive(Clone, Copy)]
+struct Source<'a> {
+    rounding: Rounding,
+    /// What is stored, where it is not the raw rows rotated and rounded.
+    stored: Option<Stored<'a>>,
+    /// Half a unit in the last place of what is rounded.
+    unit: f64,
+}
+
 /// A key as one request sees it, in one KV head.
 struct Key {
     /// Index of its segment in the context.
@@ -42,18 +55,27 @@ impl Scenario {
     }
 
     fn oracle_as(&self, rounding: Rounding) -> Vec<(f64, f64)> {
+        self.oracle_of(Source { rounding, stored: None, unit: half_unit(self.shape.dtype) })
+    }
+
+    /// The same over keys and values that a store has, for kernels that round queries and probabilities by `unit`.
+    pub(crate) fn oracle_over(&self, stored: Stored<'_>, unit: f64) -> Vec<(f64, f64)> {
+        self.oracle_of(Source { rounding: Rounding::Keys, stored: Some(stored), unit })
+    }
+
+    fn oracle_of(&self, source: Source<'_>) -> Vec<(f64, f64)> {
         let shape = self.shape;
         let dim = shape.head_dim as usize;
         let mut out = Vec::new();
         for (index, request) in self.requests.iter().enumerate() {
             let views = self.views(index, request);
-            let heads = self.keys(&views, rounding);
+            let heads = self.keys(&views, source);
             for local in request.num_stored..request.num_stored + request.num_tokens {
                 let q = self.query(request.seed, local);
                 for (head, elements) in q.chunks(dim).enumerate() {
                     let query = Query { elements, local, position: request.tail_start + local };
                     let keys = &heads[head / shape.group_size as usize];
-                    out.extend(self.oracle_head(&views, keys, query, rounding));
+                    out.extend(self.oracle_head(&views, keys, query, source));
                 }
             }
         }
@@ -71,18 +93,23 @@ impl Scenario {
     }
 
     /// The keys of a context, for each KV head.
-    fn keys(&self, views: &[(usize, u32, u32)], rounding: Rounding) -> Vec<Vec<Key>> {
+    fn keys(&self, views: &[(usize, u32, u32)], source: Source<'_>) -> Vec<Vec<Key>> {
         let (shape, dim) = (self.shape, self.shape.head_dim as usize);
         let mut heads: Vec<Vec<Key>> = (0..shape.num_kv_heads).map(|_| Vec::new()).collect();
         for (view, &(segment, start, num_tokens)) in views.iter().enumerate() {
             for local in 0..num_tokens {
                 let [k, v] = self.key_and_value(segment, local);
-                for ((keys, k), v) in heads.iter_mut().zip(k.chunks(dim)).zip(v.chunks(dim)) {
-                    let k = match rounding {
-                        Rounding::None => rotate(shape, k, i64::from(start + local)),
-                        _ => rounded(shape.dtype, rotate(shape, k, i64::from(local))),
+                for (head, keys) in heads.iter_mut().enumerate() {
+                    let (k, v) = (&k[head * dim..][..dim], v[head * dim..][..dim].to_vec());
+                    let (k, v) = match (source.stored, source.rounding) {
+                        (Some(stored), _) => {
+                            let [k, v] = stored(segment, local, head);
+                            (k.into_iter().map(f64::from).collect(), v)
+                        }
+                        (None, Rounding::None) => (rotate(shape, k, i64::from(start + local)), v),
+                        _ => (rounded(shape.dtype, rotate(shape, k, i64::from(local))), v),
                     };
-                    keys.push(Key { view, local, position: start + local, k, v: v.to_vec() });
+                    keys.push(Key { view, local, position: start + local, k, v });
                 }
             }
         }
@@ -95,12 +122,12 @@ impl Scenario {
         views: &[(usize, u32, u32)],
         keys: &[Key],
         query: Query<'_>,
-        rounding: Rounding,
+        source: Source<'_>,
     ) -> Vec<(f64, f64)> {
         let shape = self.shape;
         let q_at = |&(_, start, _): &(usize, u32, u32)| {
             let distance = i64::from(query.position) - i64::from(start);
-            match rounding {
+            match source.rounding {
                 Rounding::None => rotate(shape, query.elements, i64::from(query.position)),
                 Rounding::Keys => rotate(shape, query.elements, distance),
                 Rounding::KeysAndQueries => rounded(shape.dtype, rotate(shape, query.elements, distance)),
@@ -132,7 +159,7 @@ impl Scenario {
                 *out += weight * f64::from(v);
             }
         }
-        let tolerance = tolerance(shape, mass, seen.len());
+        let tolerance = tolerance(source.unit, shape.head_dim, mass, seen.len());
         out.into_iter().map(|value| (value, tolerance)).collect()
     }
 
@@ -140,7 +167,7 @@ impl Scenario {
     /// by `query_size` / 3 times the rounding unit times sqrt(2) (elements are uniform), probabilities, values and
     /// results are rounded once each, and twice that is never reached by chance.
     pub(crate) fn relative_error_max(&self) -> f64 {
-        let unit = if self.shape.dtype == KvDtype::F16 { 2f64.powi(-11) } else { 2f64.powi(-9) };
+        let unit = half_unit(self.shape.dtype);
         let score = f64::from(self.query_size) / 3.0 * 2f64.sqrt();
         2.0 * unit / 3f64.sqrt() * (score * score + 3.0).sqrt()
     }
@@ -182,23 +209,27 @@ pub(crate) fn relative_error(got: &[f32], want: &[f64]) -> f64 {
     (error / norm.max(1e-30)).sqrt()
 }
 
-/// Error bound of one output element, |v| <= 1. `mass` is the largest sum of |q_d k_d|, times the softmax scale.
-pub(crate) fn tolerance(shape: Shape, mass: f64, num_keys: usize) -> f64 {
-    let f32_unit = 2f64.powi(-24);
-    // Rounding of stored elements: half a unit in the last place.
-    let stored = match shape.dtype {
-        KvDtype::F32 => f32_unit,
+/// Rounding of stored elements: half a unit in the last place.
+pub(crate) fn half_unit(dtype: KvDtype) -> f64 {
+    match dtype {
+        KvDtype::F32 => 2f64.powi(-24),
         KvDtype::F16 => 2f64.powi(-11),
         KvDtype::Bf16 => 2f64.powi(-9),
-    };
+        KvDtype::Fp8E4m3 => 2f64.powi(-4),
+    }
+}
+
+/// Error bound of one output element, |v| <= 1. `mass` is the largest sum of |q_d k_d|, times the softmax scale.
+pub(crate) fn tolerance(stored: f64, head_dim: u32, mass: f64, num_keys: usize) -> f64 {
+    let f32_unit = 2f64.powi(-24);
     // A score: the stored key, angles good to 1e-6 on both sides, and one rounding per addition of the dot product.
-    let score = mass * (stored + 4e-6 + f64::from(shape.head_dim) * f32_unit);
+    let score = mass * (stored + 4e-6 + f64::from(head_dim) * f32_unit);
     // An error d of every score moves a softmax average of |v| <= 1 by at most 2 d; then the stored value, the exp
     // (2e-7), and one rounding per key in numerator and denominator.
     2.0 * score + stored + 4e-7 + 2.0 * num_keys as f64 * f32_unit
 }
 
-fn rotate(shape: Shape, row: &[f32], position: i64) -> Vec<f64> {
+pub(crate) fn rotate(shape: Shape, row: &[f32], position: i64) -> Vec<f64> {
     let mut out: Vec<f64> = row.iter().map(|&value| f64::from(value)).collect();
     let pairs = shape.rotary_dim as usize / 2;
     for (pair, radians) in inv_freq(shape).into_iter().enumerate() {

@@ -89,6 +89,8 @@ impl Gpu {
     pub(crate) fn poison(&mut self) {
         let poison = vec![0xFFu8; self.store.memory_mut().len()];
         self.device.stream().memcpy_htod(&poison, self.store.memory_mut()).unwrap();
+        let poison = vec![f32::NAN; self.store.scales_mut().len()];
+        self.device.stream().memcpy_htod(&poison, self.store.scales_mut()).unwrap();
     }
 
     pub(crate) fn schedule(&self, plan: &Plan) -> Schedule {

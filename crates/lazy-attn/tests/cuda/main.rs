@@ -8,6 +8,7 @@
 mod common;
 mod copies;
 mod elementwise;
+mod fp8;
 mod gpu;
 mod graph;
 mod sampling;
