@@ -254,9 +254,7 @@ fn fp8_blocks_hold_the_rounded_keys_and_values_however_they_are_filled() {
                 let rows: Vec<Vec<f64>> = locals
                     .map(|local| {
                         let row = growing(shape, local, kind);
-                        let row: Vec<f64> =
-                            row[head as usize * dim..][..dim].iter().map(|&x| f64::from(x)).collect();
-                        if kind == KEY { rotate(shape, &row, local) } else { row }
+                        rows_of(shape, kind, &row[head as usize * dim..][..dim], i64::from(local))
                     })
                     .collect();
                 stored.check_block(kind, (blocks[index as usize].0, head), &rows);
@@ -348,8 +346,7 @@ fn fp8_copies_take_their_scales_along_and_reencoded_keys_get_new_ones() {
                 assert!(same(&copied), "block {block}, head {head}");
                 match copy {
                     Some(&(_, _, distance)) if kind == KEY => {
-                        let rows: Vec<Vec<f64>> =
-                            rows.iter().map(|row| turn(row, distance)).collect();
+                        let rows: Vec<Vec<f64>> = rows.iter().map(|row| turn(row, distance)).collect();
                         turned.check_block(kind, (block, head), &rows);
                     }
                     _ => assert!(same(&turned), "block {block}, head {head}"),
