@@ -43,15 +43,23 @@ __device__ __forceinline__ void fill_stage(const LaKv &kv, const void *gKv, uint
     const uint32_t sStage = ring.tiles + place.stage * kStageBytes<HeadDim, TileKeys, Element::kKvBytes>;
     const char *gHead = static_cast<const char *>(gKv) + static_cast<int64_t>(kv_head) * block_bytes;
     barrier_wait(ring.empty_of(place.stage), place.parity ^ 1);
-    if constexpr (Element::kKvBytes == 1) {
-        if (lane < 8) ring.scales[place.stage][lane] = static_cast<uint8_t>(tile.scale);
+#if LA_HAS_BULK_COPY
+    if constexpr (Element::kKvBytes == 2) {
+        if (lane == 0) barrier_expect(ring.full_of(place.stage), tile.count * block_bytes);
         __syncwarp();
     }
-#if LA_HAS_BULK_COPY
-    if (lane == 0) barrier_expect(ring.full_of(place.stage), tile.count * block_bytes);
-    __syncwarp();
     if (lane < tile.count) copy_bulk(sStage + lane * block_bytes, gHead + tile.id * kv.block_stride, block_bytes, ring.full_of(place.stage));
+    if constexpr (Element::kKvBytes == 1) {
+        // Copies need not wait for scales: bytes may complete before they are announced, the stage is not full before both.
+        if (lane < 8) ring.scales[place.stage][lane] = static_cast<uint8_t>(tile.scale);
+        __syncwarp();
+        if (lane == 0) barrier_expect(ring.full_of(place.stage), tile.count * block_bytes);
+    }
 #else
+    if constexpr (Element::kKvBytes == 1) {
+        if (lane < 8) ring.scales[place.stage][lane] = static_cast<uint8_t>(tile.scale);
+        __threadfence_block();
+    }
     const uint32_t groups = block_bytes / 16;
     for (uint32_t block = 0; block < tile.count; block++) {
         const char *gBlock = gHead + __shfl_sync(~0u, tile.id, block) * kv.block_stride;
