@@ -103,7 +103,9 @@ impl Scenario {
             all.push(Scenario::decode("decode_doc512", 32, 8192, 512, head_dim));
             all.push(Scenario::shared(64, 8192, head_dim));
         }
-        all.extend([(1, 512, 16384), (1, 8192, 0)].map(|(b, q, c)| Scenario::prefill(b, q, c, 128)));
+        all.extend(
+            [(1, 512, 16384), (1, 8192, 0), (16, 512, 0)].map(|(b, q, c)| Scenario::prefill(b, q, c, 128)),
+        );
         all.into_iter().map(Scenario::fp8).collect()
     }
 
@@ -197,6 +199,8 @@ struct Bench {
 struct Timed {
     all: f32,
     fastest: f32,
+    /// Storing the keys and values of the step, before.
+    append: f32,
     plan_us: f64,
     num_slots: u32,
 }
@@ -245,7 +249,7 @@ impl Bench {
 
     fn run(&mut self, scenario: &Scenario) -> Timed {
         let (input, num_blocks) = scenario.step();
-        let store = self.store(num_blocks, scenario);
+        let mut store = self.store(num_blocks, scenario);
         let inv_freq: Vec<f32> = (0..scenario.head_dim / 2)
             .map(|pair| 500_000f32.powf(-2.0 * pair as f32 / scenario.head_dim as f32))
             .collect();
@@ -266,22 +270,34 @@ impl Bench {
         device_plan.write(&self.device, &schedule).unwrap();
         let slots = device_plan.max_slots();
         let mut attention = CudaAttention::new(&self.device, &store, params, slots, 0).unwrap();
-        let elements = input.tokens.len() * (NUM_Q_HEADS * scenario.head_dim) as usize;
-        let queries: Vec<u16> = self.noise.iter().copied().cycle().take(elements).collect();
         let stream = Arc::clone(self.device.stream());
-        let q = stream.clone_htod(&queries).unwrap();
-        let mut out = stream.alloc_zeros::<u16>(elements).unwrap();
-        let mut times = Vec::with_capacity(REPETITIONS);
+        let rows = |num_heads: u32| {
+            let elements = input.tokens.len() * (num_heads * scenario.head_dim) as usize;
+            let rows: Vec<u16> = self.noise.iter().copied().cycle().take(elements).collect();
+            stream.clone_htod(&rows).unwrap()
+        };
+        let (q, k) = (rows(NUM_Q_HEADS), rows(NUM_KV_HEADS));
+        let mut out = rows(NUM_Q_HEADS);
+        let append = self.time(|| attention.append(&mut store, 0, &device_plan, &k, &k).unwrap());
+        let attend = self.time(|| attention.attend(&store, 0, &device_plan, &q, &mut out).unwrap());
+        let (all, fastest) = (attend[REPETITIONS / 2], attend[0]);
+        Timed { all, fastest, append: append[REPETITIONS / 2], plan_us, num_slots: schedule.num_slots }
+    }
+
+    /// Milliseconds of `work`, ascending, each after a flush of the cache.
+    fn time(&mut self, mut work: impl FnMut()) -> Vec<f32> {
+        let stream = Arc::clone(self.device.stream());
+        let mut times = Vec::with_capacity(REPETITIONS + 3);
         for _ in 0..REPETITIONS + 3 {
             stream.memset_zeros(&mut self.flush).unwrap();
             let begin = stream.record_event(Some(CUevent_flags::CU_EVENT_DEFAULT)).unwrap();
-            attention.attend(&store, 0, &device_plan, &q, &mut out).unwrap();
+            work();
             let end = stream.record_event(Some(CUevent_flags::CU_EVENT_DEFAULT)).unwrap();
             times.push(begin.elapsed_ms(&end).unwrap());
         }
         times.drain(..3);
         times.sort_by(f32::total_cmp);
-        Timed { all: times[times.len() / 2], fastest: times[0], plan_us, num_slots: schedule.num_slots }
+        times
     }
 }
 
@@ -306,14 +322,14 @@ fn main() {
         let seconds = f64::from(timed.all) / 1e3;
         let (tb_s, tflop_s) = (bytes / seconds / 1e12, operations / seconds / 1e12);
         println!(
-            "{:34} {:8.4} ms (least {:.4})  {tb_s:5.2} TB/s {tflop_s:6.1} TFLOP/s  plan {:6.0} us, {} partials",
-            scenario.name, timed.all, timed.fastest, timed.plan_us, timed.num_slots
+            "{:34} {:8.4} ms (least {:.4})  {tb_s:5.2} TB/s {tflop_s:6.1} TFLOP/s  append {:.4} ms  plan {:6.0} us, {} partials",
+            scenario.name, timed.all, timed.fastest, timed.append, timed.plan_us, timed.num_slots
         );
         let separator = if json.len() > 2 { ",\n" } else { "" };
         let _ = write!(
             json,
-            "{separator}  \"{}\": {{\"ms\": {:.5}, \"tb_s\": {tb_s:.3}, \"tflops\": {tflop_s:.1}}}",
-            scenario.name, timed.all
+            "{separator}  \"{}\": {{\"ms\": {:.5}, \"tb_s\": {tb_s:.3}, \"tflops\": {tflop_s:.1}, \"append_ms\": {:.5}}}",
+            scenario.name, timed.all, timed.append
         );
     }
     json.push_str("\n}\n");
