@@ -13,15 +13,16 @@ use std::sync::Arc;
 
 use cudarc::driver::CudaSlice;
 use lazy_attn::cuda::{
-    CudaAttention, CudaDevice, CudaKvStore, DevicePlan, ElementType, Gemm, GemmShape, Norm, QkvNorm, RowShape,
+    Collective, CudaAttention, CudaDevice, CudaKvStore, DevicePlan, ElementType, Gemm, GemmShape, Norm,
+    QkvNorm, RowShape,
 };
 use lazy_attn::{AttnError, AttnParams, RopeTable};
 
 use super::weights::{Buffer, Layer, Weights};
-use crate::weights::HalfDtype;
+use crate::weights::{HalfDtype, Shard};
 use crate::{ModelConfig, ModelError};
 
-/// Sizes of a decoder.
+/// Sizes of a device's part of a decoder: heads and `ffn` are its own, the others those of the whole.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sizes {
     pub(super) hidden: usize,
@@ -29,24 +30,30 @@ pub(super) struct Sizes {
     pub(super) q_width: usize,
     pub(super) qkv_width: usize,
     pub(super) vocab: usize,
+    /// Rows of the head that the device has, from `first_vocab` on.
+    own_vocab: usize,
+    first_vocab: usize,
     pub(super) num_q_heads: usize,
     pub(super) num_kv_heads: usize,
     pub(super) head_dim: usize,
 }
 
 impl Sizes {
-    fn of(config: &ModelConfig) -> Sizes {
-        let q_width = config.num_q_heads * config.head_dim;
-        Sizes {
+    fn of(config: &ModelConfig, shard: Shard) -> Result<Sizes, ModelError> {
+        let own = shard.sizes(config)?;
+        let q_width = own.num_q_heads * config.head_dim;
+        Ok(Sizes {
             hidden: config.hidden_size,
-            ffn: config.intermediate_size,
+            ffn: own.intermediate_size,
             q_width,
-            qkv_width: q_width + 2 * config.num_kv_heads * config.head_dim,
+            qkv_width: q_width + 2 * own.num_kv_heads * config.head_dim,
             vocab: config.vocab_size,
-            num_q_heads: config.num_q_heads,
-            num_kv_heads: config.num_kv_heads,
+            own_vocab: own.vocab_size,
+            first_vocab: shard.vocab_rows(config).start,
+            num_q_heads: own.num_q_heads,
+            num_kv_heads: own.num_kv_heads,
             head_dim: config.head_dim,
-        }
+        })
     }
 }
 
@@ -101,6 +108,8 @@ pub(super) struct Activations {
     gated: Buffer,
     /// `[max_logit_rows, vocab]`
     pub(super) logits: CudaSlice<f32>,
+    /// Those of the device's own rows of the head, `[max_logit_rows, own_vocab]`, if it does not have all.
+    own_logits: Option<CudaSlice<f32>>,
 }
 
 impl Activations {
@@ -127,8 +136,21 @@ impl Activations {
             gate_up: device.alloc(rows * 2 * sizes.ffn)?,
             gated: device.alloc(rows * sizes.ffn)?,
             logits: device.alloc(logit_rows * sizes.vocab)?,
+            own_logits: if sizes.own_vocab == sizes.vocab {
+                None
+            } else {
+                Some(device.alloc(logit_rows * sizes.own_vocab)?)
+            },
         })
     }
+}
+
+/// Which part of a model a device has, and how it reaches the devices that have the others.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) shard: Shard,
+    /// `None` if the part is the whole.
+    pub(super) collective: Option<Collective>,
 }
 
 /// Weights on a device, and what its steps write.
@@ -142,6 +164,8 @@ pub(super) struct Decoder {
     params: AttnParams,
     weights: Weights,
     gemm: Gemm,
+    /// The other devices of a model that several share.
+    collective: Option<Collective>,
     pub(super) acts: Activations,
 }
 
@@ -151,10 +175,10 @@ impl Decoder {
         device: &Arc<CudaDevice>,
         config: &ModelConfig,
         weights: Weights,
-        dtype: HalfDtype,
+        (dtype, part): (HalfDtype, Part),
         [max_tokens, logit_rows]: [usize; 2],
     ) -> Result<Decoder, ModelError> {
-        let sizes = Sizes::of(config);
+        let sizes = Sizes::of(config, part.shard)?;
         let params = AttnParams {
             num_q_heads: sizes.num_q_heads as u32,
             rope: RopeTable::from_inv_freq(&config.rope.inv_freq())?,
@@ -172,6 +196,7 @@ impl Decoder {
             params,
             weights,
             gemm: Gemm::new(device)?,
+            collective: part.collective,
             acts: Activations::new(device, &sizes, rows, padded_rows(logit_rows))?,
             sizes,
         })
@@ -285,6 +310,9 @@ impl Decoder {
         let attended = stream.attended.slice(..rows * sizes.q_width);
         let product = GemmShape { m: rows, n: sizes.hidden, k: sizes.q_width };
         self.gemm.run(element, product, &attended, &layer.output, &mut delta)?;
+        if let Some(collective) = &mut self.collective {
+            collective.sum(element, &mut delta)?;
+        }
 
         let mut normed = normed.slice_mut(..rows * sizes.hidden);
         let shape = RowShape { num_rows: rows as u32, width: sizes.hidden as u32 };
@@ -298,7 +326,11 @@ impl Decoder {
         let shape = RowShape { num_rows: rows as u32, width: sizes.ffn as u32 };
         self.device.silu_mul((element, shape), &gate_up.as_view(), &mut gated)?;
         let product = GemmShape { m: rows, n: sizes.hidden, k: sizes.ffn };
-        self.gemm.run(element, product, &gated.as_view(), &layer.down, &mut delta)
+        self.gemm.run(element, product, &gated.as_view(), &layer.down, &mut delta)?;
+        if let Some(collective) = &mut self.collective {
+            collective.sum(element, &mut delta)?;
+        }
+        Ok(())
     }
 
     /// Normalises the last `rows` rows: what [`Decoder::logits`] reads.
@@ -316,12 +348,26 @@ impl Decoder {
 
     /// Logits of `rows` finished rows from `first` on, at the front of [`Activations::logits`].
     pub(super) fn logits(&mut self, first: usize, rows: usize) -> Result<(), AttnError> {
-        let Sizes { hidden, vocab, .. } = self.sizes;
-        let Activations { normed, logits, .. } = &mut self.acts;
+        let Sizes { hidden, vocab, own_vocab, first_vocab, .. } = self.sizes;
+        let Activations { normed, logits, own_logits, .. } = &mut self.acts;
         let x = normed.slice(first * hidden..(first + rows) * hidden);
-        let shape = GemmShape { m: rows, n: vocab, k: hidden };
-        let mut logits = logits.slice_mut(..rows * vocab);
-        self.gemm.run_f32(self.element, shape, &x, self.weights.head(), &mut logits)
+        let shape = GemmShape { m: rows, n: own_vocab, k: hidden };
+        let head = self.weights.head();
+        let head = head.slice(self.weights.head_rows(first_vocab, own_vocab, hidden));
+        let mut all = logits.slice_mut(..rows * vocab);
+        let Some(own) = own_logits else {
+            return self.gemm.run_f32(self.element, shape, &x, &head, &mut all);
+        };
+        let mut own = own.slice_mut(..rows * own_vocab);
+        self.gemm.run_f32(self.element, shape, &x, &head, &mut own)?;
+        // Every device writes its columns between zeros; the sum is all of them.
+        self.device.zero(&mut all)?;
+        for row in 0..rows {
+            let columns = row * vocab + first_vocab..row * vocab + first_vocab + own_vocab;
+            let own = own.slice(row * own_vocab..(row + 1) * own_vocab);
+            self.device.copy(&own, &mut all.slice_mut(columns))?;
+        }
+        self.collective.as_mut().map_or(Ok(()), |collective| collective.sum_f32(&mut all))
     }
 }
 

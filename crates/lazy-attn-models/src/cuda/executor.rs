@@ -4,44 +4,36 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use lazy_attn::cuda::{CudaAttention, CudaDevice, CudaKvStore, DevicePlan, PinnedRing, PlanBounds};
-use lazy_attn::{AttnError, KvDtype, KvLayout, PlanConfig, Planner, Schedule, Workers};
-use lazy_attn_types::exec::Capability;
-use lazy_attn_types::{ExecError, Executor, ExecutorInfo, Fingerprint, StepInput, StepOutput};
+use lazy_attn::{AttnError, Planner, Schedule, Workers};
+use lazy_attn_types::{ExecError, Executor, ExecutorInfo, StepInput, StepOutput};
 
-use super::decoder::{Decoder, Wanted, padded_rows};
+use super::decoder::{Decoder, Part, Wanted, padded_rows};
 use super::graphs::{Action, Graphs, Key};
 use super::outputs::{Drawing, Outputs, Pending, STEPS_IN_FLIGHT};
-use super::{CudaOptions, weights::Weights};
-use crate::weights::{HalfDtype, HalfReader, Shard, TensorDtype};
+use super::{CudaOptions, prepare::Prepared};
+use crate::weights::Shard;
 use crate::{ModelError, ModelParts, Progress};
-
-/// Copies of ids that may be under way.
-const COPIES_IN_FLIGHT: usize = 2;
-/// Logits are computed for at least so many rows at once: entries of a batch then begin at multiples of 16 bytes.
-const MIN_LOGIT_ROWS: u32 = 4;
-/// Partials there is room for at first; room grows when a step needs more.
-const FIRST_SLOTS: usize = 1024;
 
 /// Runs steps on a device.
 #[derive(Debug)]
 pub struct CudaExecutor {
-    device: Arc<CudaDevice>,
-    info: ExecutorInfo,
-    decoder: Decoder,
-    store: CudaKvStore,
-    attention: CudaAttention,
-    planner: Planner,
-    workers: Workers,
-    plan: DevicePlan,
-    ids: PinnedRing<u32>,
-    rows: PinnedRing<u32>,
-    outputs: Outputs,
-    graphs: Option<Graphs>,
-    logit_rows: usize,
+    pub(super) device: Arc<CudaDevice>,
+    pub(super) info: ExecutorInfo,
+    pub(super) decoder: Decoder,
+    pub(super) store: CudaKvStore,
+    pub(super) attention: CudaAttention,
+    pub(super) planner: Planner,
+    pub(super) workers: Workers,
+    pub(super) plan: DevicePlan,
+    pub(super) ids: PinnedRing<u32>,
+    pub(super) rows: PinnedRing<u32>,
+    pub(super) outputs: Outputs,
+    pub(super) graphs: Option<Graphs>,
+    pub(super) logit_rows: usize,
     /// Steps that were submitted and not waited for; `None` for one without tokens.
-    submitted: VecDeque<Option<Pending>>,
+    pub(super) submitted: VecDeque<Option<Pending>>,
     /// Rows of output of the last step: what the next one may carry.
-    last_rows: usize,
+    pub(super) last_rows: usize,
 }
 
 /// A step, prepared.
@@ -64,64 +56,10 @@ impl CudaExecutor {
         options: &CudaOptions,
         progress: &dyn Progress,
     ) -> Result<CudaExecutor, ModelError> {
-        let config = model.config;
-        let dtype = options.dtype.map_or_else(|| stored_dtype(&model), Ok)?;
-        progress.begin("weights", model.tensors.total_bytes());
-        let reader = HalfReader { source: model.tensors, dtype, progress };
-        let weights = Weights::load(device, config, reader, Shard::WHOLE)?;
-        device.synchronize()?;
-        progress.finish();
-
-        let max_tokens = options.max_step_tokens as usize;
-        let logit_rows = padded_rows(
-            (options.max_logit_rows.max(MIN_LOGIT_ROWS) as usize).min(max_tokens.next_multiple_of(4)),
-        );
-        let decoder = Decoder::new(device, config, weights, dtype, [max_tokens, logit_rows])?;
-        let (max_rows, vocab) = (padded_rows(max_tokens), decoder.sizes().vocab);
-        let outputs = Outputs::new(device, max_rows, vocab)?;
-        let plan = DevicePlan::new(device, first_bounds(max_tokens))?;
-        let mut layout = KvLayout {
-            num_layers: config.num_layers as u32,
-            num_blocks: 1,
-            block_size: options.block_size,
-            num_kv_heads: config.num_kv_heads as u32,
-            head_dim: config.head_dim as u32,
-            dtype: kv_dtype(dtype),
-        };
-        layout.num_blocks = options.kv_budget.num_blocks(&layout, device.memory()?)?;
-        let store = CudaKvStore::new(device, layout)?;
-        let group_size = (config.num_q_heads / config.num_kv_heads) as u32;
-        let plan_config = PlanConfig {
-            window: config.sliding_window.and_then(std::num::NonZeroU32::new),
-            ..PlanConfig::cuda(layout.block_size, device.max_item_tokens(group_size))
-        };
-        let info = ExecutorInfo {
-            vocab_size: vocab as u32,
-            num_blocks: layout.num_blocks,
-            block_size: layout.block_size,
-            kv_bytes_per_token: layout.bytes_per_token(),
-            max_step_tokens: options.max_step_tokens,
-            max_context_tokens: config.max_context_tokens as u32,
-            fingerprint: fingerprint(&model, dtype),
-            capability: Capability::Overlaps,
-        };
-        Ok(CudaExecutor {
-            attention: decoder.attention(&store, plan.max_slots())?,
-            workers: device.workers(&store, decoder.params())?,
-            planner: Planner::new(plan_config)?,
-            ids: PinnedRing::new(device, COPIES_IN_FLIGHT, max_rows)?,
-            rows: PinnedRing::new(device, COPIES_IN_FLIGHT, max_rows)?,
-            graphs: options.graphs.then(|| Graphs::new(device)),
-            device: Arc::clone(device),
-            info,
-            decoder,
-            store,
-            plan,
-            outputs,
-            logit_rows,
-            submitted: VecDeque::new(),
-            last_rows: 0,
-        })
+        let part = Part { shard: Shard::WHOLE, collective: None };
+        let prepared = Prepared::new(device, model, options, progress, part)?;
+        let num_blocks = prepared.num_blocks();
+        prepared.finish(num_blocks)
     }
 
     /// Bytes of weights that a step of one token reads.
@@ -300,18 +238,6 @@ impl Executor for CudaExecutor {
     }
 }
 
-fn first_bounds(max_tokens: usize) -> PlanBounds {
-    PlanBounds {
-        tokens: max_tokens,
-        items: 4096,
-        parts: 16_384,
-        rows: 2 * max_tokens + 4096,
-        block_ids: 65_536,
-        merge_slots: 4 * max_tokens + 16_384,
-        slots: FIRST_SLOTS,
-    }
-}
-
 /// Bounds that hold both, those that grow rounded up so that growing is rare.
 fn grow(has: PlanBounds, needs: PlanBounds) -> PlanBounds {
     let larger = |has: usize, needs: usize| if needs > has { needs.next_power_of_two() } else { has };
@@ -324,26 +250,4 @@ fn grow(has: PlanBounds, needs: PlanBounds) -> PlanBounds {
         merge_slots: larger(has.merge_slots, needs.merge_slots),
         slots: larger(has.slots, needs.slots),
     }
-}
-
-/// The element type of the files' projections, if it has 16 bits.
-fn stored_dtype(model: &ModelParts<'_>) -> Result<HalfDtype, ModelError> {
-    let config = model.config;
-    let shape = [config.num_q_heads * config.head_dim, config.hidden_size];
-    let stored = model.tensors.tensor("model.layers.0.self_attn.q_proj.weight", &shape)?.dtype;
-    Ok(if stored == TensorDtype::F16 { HalfDtype::F16 } else { HalfDtype::Bf16 })
-}
-
-fn kv_dtype(dtype: HalfDtype) -> KvDtype {
-    match dtype {
-        HalfDtype::Bf16 => KvDtype::Bf16,
-        HalfDtype::F16 => KvDtype::F16,
-    }
-}
-
-/// Weights are part of it as they are held: another element type makes other keys.
-fn fingerprint(model: &ModelParts<'_>, dtype: HalfDtype) -> Fingerprint {
-    let own = format!("cuda {dtype:?}");
-    let given = model.fingerprint_parts.iter().map(|(label, bytes)| (*label, bytes.as_slice()));
-    Fingerprint::of(&given.chain([("weight and kv dtype", own.as_bytes())]).collect::<Vec<_>>())
 }

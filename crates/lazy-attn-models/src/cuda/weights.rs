@@ -67,6 +67,12 @@ impl Weights {
         self.head.as_ref().unwrap_or(&self.embedding)
     }
 
+    /// Where the device's rows of the head lie in [`Weights::head`], which is all of the embedding if that is the head.
+    pub(super) fn head_rows(&self, first: usize, count: usize, hidden: usize) -> Range<usize> {
+        let first = if self.head.is_some() { 0 } else { first };
+        first * hidden..(first + count) * hidden
+    }
+
     /// Bytes that a step of one token reads: everything but the embedding, of which it reads a row.
     pub(super) fn bytes_per_step(&self) -> u64 {
         let layer = |layer: &Layer| {

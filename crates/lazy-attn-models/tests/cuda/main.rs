@@ -6,6 +6,7 @@
 
 mod batch;
 mod golden;
+mod group;
 mod shapes;
 
 use std::path::PathBuf;

@@ -9,7 +9,7 @@ use lazy_attn_types::AttentionMode;
 use crate::{max_difference, on_cpu, on_device, tolerance, with_dtype};
 
 /// A small config with `changes` on top of the common keys.
-fn model(name: &str, changes: &str) -> LoadedModel {
+pub(crate) fn model(name: &str, changes: &str) -> LoadedModel {
     let common = r#""vocab_size": 512, "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 3,
         "rms_norm_eps": 1e-5, "max_position_embeddings": 4096, "rope_theta": 10000.0, "hidden_act": "silu""#;
     let folder = std::env::temp_dir().join(format!("lazy-attn-cuda-{}-{name}", std::process::id()));

@@ -44,6 +44,17 @@ impl CudaDevice {
         self.stream().memcpy_dtod(from, to).map_err(device_error("copying on the device"))
     }
 
+    /// Fills `memory` with zeros, in stream order.
+    ///
+    /// # Errors
+    /// [`AttnError::Device`] if it fails.
+    pub fn zero<T: DeviceRepr + ValidAsZeroBits>(
+        &self,
+        memory: &mut impl DevicePtrMut<T>,
+    ) -> Result<(), AttnError> {
+        self.stream().memset_zeros(memory).map_err(device_error("writing zeros"))
+    }
+
     /// Waits for everything that was launched.
     ///
     /// # Errors

@@ -3,9 +3,11 @@
 //! Reading order: [`CudaDevice`] and [`CudaAttention`] (`attention`), [`CudaKvStore`] (`store`: where keys and values live),
 //! [`DevicePlan`] (`plan`: a [`Schedule`](crate::schedule::Schedule) in device memory, sent through a [`PinnedRing`]). Then
 //! what a model needs around attention: norms, activations and gathers (`elementwise`), `sampling`, and copies of blocks
-//! (`copies`), all of them methods of [`CudaDevice`]; and products of matrices ([`Gemm`]).
+//! (`copies`), all of them methods of [`CudaDevice`]; and products of matrices ([`Gemm`]). [`Collective`]
+//! adds up over several devices.
 
 mod attention;
+mod collective;
 mod copies;
 mod elementwise;
 mod gemm;
@@ -17,6 +19,7 @@ mod sampling;
 mod store;
 
 pub use attention::{CudaAttention, CudaDevice};
+pub use collective::Collective;
 pub use copies::{BlockCopies, BlockCopy, CudaRope};
 pub use elementwise::{Norm, QkvNorm, RowShape};
 pub use gemm::{Gemm, GemmShape};
