@@ -1,5 +1,5 @@
 //! A model's shape on a CUDA device: decode, time to the first token, encoding. Arguments are the shape (a name or a
-//! `config.json`; `llama-3.1-8b` unless given) and parts of the names of the rows to run. Times are from call to answer,
+//! `config.json`; `llama-3.1-8b` unless given) and parts of the names of the rows to run; `--graphs` or `--eager` runs only one of the two. Times are from call to answer,
 //! copies and planning included; the median of the repetitions.
 #![allow(clippy::unwrap_used, reason = "a bench stops at the first error")]
 
@@ -214,14 +214,21 @@ fn query_step(
 }
 
 fn main() {
-    let mut arguments = std::env::args().skip(1).filter(|argument| !argument.starts_with("--"));
+    let given: Vec<String> = std::env::args().skip(1).collect();
+    let is_given = |name: &str| given.iter().any(|argument| argument == name);
+    let graphs: &[bool] = match (is_given("--graphs"), is_given("--eager")) {
+        (true, false) => &[true],
+        (false, true) => &[false],
+        _ => &[true, false],
+    };
+    let mut arguments = given.iter().filter(|argument| !argument.starts_with("--")).cloned();
     let shape = arguments.next().unwrap_or("llama-3.1-8b".to_owned());
     let filters: Vec<String> = arguments.collect();
     let device = Arc::new(CudaDevice::new(0, KernelImage::find().unwrap().bytes).unwrap());
     let ceiling = product_rate(&device);
     let reference: ModelRef = format!("random:7:{shape}").parse().unwrap();
     let model = load(&reference, &LoadOptions::default()).unwrap();
-    for graphs in [true, false] {
+    for &graphs in graphs {
         let start = Instant::now();
         let options = CudaOptions { graphs, max_logit_rows: 64, ..CudaOptions::default() };
         let executor = CudaExecutor::new(&device, ModelParts::from(&model), &options, &Silent).unwrap();
