@@ -6,7 +6,8 @@
 // bank conflicts, so that loading a block is one copy.
 // Grid: block (worker, KV head), the head running fastest. Warps 0-3 compute, warp 4 copies. A tile of keys is split between the
 // four warps, 16 or 32 keys each; every warp keeps its own maximum, sum and output, and the four are merged at the end of an item.
-// A query is rotated once per part of its chain, in f32, from the raw query: rotated values are never rotated again.
+// A query is rotated once per part of its chain, in f32, from the raw query: rotated values are never rotated again. On sm_90a the
+// warps that are left do that ahead.
 // 8-bit keys and values become halves in registers, behind ldmatrix; the scales of keys multiply scores, those of values weights.
 // Assumes: num_q_heads / num_kv_heads times the item's tokens <= 16; parts begin at multiples of 64 keys; block size 16, 32 or 64;
 // ids, slots and rows inside their arrays (checked by the planner and the wrapper).
@@ -15,6 +16,7 @@
 #include "device/producer.cuh"
 #include "device/rows.cuh"
 #include "device/softmax.cuh"
+#include "device/turned.cuh"
 #include "device/wgmma.cuh"
 #include "lazy_kernels.h"
 
@@ -29,11 +31,16 @@ template <class Element, int HeadDim> constexpr uint32_t kNarrowBytes = kStageBy
 static_assert(kNarrowBytes<Bf16, 64> == 16384 && kNarrowBytes<Bf16, 128> == 16384, "16 KB");
 static_assert(kNarrowBytes<Fp8, 64> == 8192 && kNarrowBytes<Fp8, 128> == 16384, "8 or 16 KB");
 
+// Rows that are merged at once.
+constexpr uint32_t kOutRows = 4;
+
 // Shared memory besides the stages.
 template <int HeadDim> struct N16Shared {
-    float out[kComputeWarps][8][HeadDim];  // columns swizzled by spread_column
+    float out[kComputeWarps][kOutRows][HeadDim];  // columns swizzled by spread_column
+    TurnedParts<HeadDim> turned;
     float largest[kComputeWarps][16];
     float sum[kComputeWarps][16];
+    LaStart start;
     uint64_t full[kMaxStages];
     uint64_t empty[kMaxStages];
     uint8_t scales[kMaxStages][8];
@@ -117,9 +124,9 @@ __device__ __forceinline__ void write_row(const LaAttend &p, const LaItem &item,
     }
 }
 
-// Merges what the four warps have summed, and writes it.
+// Merges what the four warps have summed, and writes it, kOutRows rows at a time.
 template <class Element, int HeadDim>
-__device__ __forceinline__ void finish_item(const LaAttend &p, N16Shared<HeadDim> &shared, const LaItem &item, uint32_t kv_head,
+__device__ __forceinline__ void finish_item(const LaAttend &p, N16Shared<HeadDim> &shared, const LaItem &item, const LaRow *rows, uint32_t kv_head,
                                             Accumulator<HeadDim> &sums) {
     const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const uint32_t group_size = p.num_q_heads / p.kv.num_kv_heads;
@@ -147,48 +154,55 @@ __device__ __forceinline__ void finish_item(const LaAttend &p, N16Shared<HeadDim
         const float unit = Element::kKvBytes == 1 ? sums.unit : 1.f;
         const float scale = sum > 0.f ? unit * exp2_fast((sums.largest[r] - shift) * p.rope.scale_log2) / sum : 0.f;
         if (warp == 0 && lane % 4 == 0 && row < num_rows && item.first_slot != LA_WRITES_OUTPUT) {
-            const TargetRow target(p, item, kv_head, row);
+            const TargetRow target(p, item, rows, kv_head, row);
             p.partials.lse[target.entry(p, item.first_slot + target.index)] = sum > 0.f ? high * p.rope.scale_log2 + log2f(sum) : -INFINITY;
         }
 #pragma unroll
-        for (int n = 0; n < HeadDim / 8; n++)
-            *reinterpret_cast<float2 *>(&shared.out[warp][lane / 4][spread_column(row, n * 8 + lane % 4 * 2)]) =
-                make_float2(sums.out[n][2 * r] * scale, sums.out[n][2 * r + 1] * scale);
-        sync_threads_of<1, kComputeThreads>();
-        for (uint32_t at = threadIdx.x; at < 8 * HeadDim / 4; at += kComputeThreads) {
-            const uint32_t out_row = at / (HeadDim / 4), dim = at % (HeadDim / 4) * 4;
-            float4 total = make_float4(0.f, 0.f, 0.f, 0.f);
+        for (uint32_t first = 0; first < 8; first += kOutRows) {
+            if (8 * r + first >= num_rows) break;
+            if (lane / 4 - first < kOutRows) {
 #pragma unroll
-            for (int w = 0; w < kComputeWarps; w++) {
-                const float4 part = *reinterpret_cast<const float4 *>(&shared.out[w][out_row][spread_column(out_row, dim)]);
-                total.x += part.x, total.y += part.y, total.z += part.z, total.w += part.w;
+                for (int n = 0; n < HeadDim / 8; n++)
+                    *reinterpret_cast<float2 *>(&shared.out[warp][lane / 4 - first][spread_column(lane / 4, n * 8 + lane % 4 * 2)]) =
+                        make_float2(sums.out[n][2 * r] * scale, sums.out[n][2 * r + 1] * scale);
             }
-            const TargetRow target(p, item, kv_head, out_row + 8 * r);
-            if (target.is_valid) write_row<Element>(p, item, target, dim, total);
+            sync_threads_of<1, kComputeThreads>();
+            for (uint32_t at = threadIdx.x; at < kOutRows * HeadDim / 4; at += kComputeThreads) {
+                const uint32_t out_row = at / (HeadDim / 4), dim = at % (HeadDim / 4) * 4;
+                float4 total = make_float4(0.f, 0.f, 0.f, 0.f);
+#pragma unroll
+                for (int w = 0; w < kComputeWarps; w++) {
+                    const float4 part = *reinterpret_cast<const float4 *>(&shared.out[w][out_row][spread_column(out_row, dim)]);
+                    total.x += part.x, total.y += part.y, total.z += part.z, total.w += part.w;
+                }
+                const TargetRow target(p, item, rows, kv_head, out_row + first + 8 * r);
+                if (target.is_valid) write_row<Element>(p, item, target, dim, total);
+            }
+            sync_threads_of<1, kComputeThreads>();
         }
-        sync_threads_of<1, kComputeThreads>();
     }
 }
 
 template <class Element, int HeadDim>
-__device__ __forceinline__ void consume(const LaAttend &p, const Ring &ring, N16Shared<HeadDim> &shared, uint32_t kv_head, int32_t item_index, int32_t item_end) {
+__device__ __forceinline__ void consume(const LaAttend &p, const Ring &ring, N16Shared<HeadDim> &shared, uint32_t kv_head) {
     const uint32_t lane = threadIdx.x % 32;
-    RingPlace place;
-    for (; item_index < item_end; item_index++) {
-        const LaItem item = p.work.items[item_index];
-        const QueryRow rows[2] = {QueryRow(p, item, kv_head, lane / 4), QueryRow(p, item, kv_head, lane / 4 + 8)};
+    const Script script{p, shared.start};
+    RingPlace place, turned_place;
+    for (int32_t index = shared.start.item_begin; index < shared.start.item_end; index++) {
+        const LaItem item = *script.item(index);
+        const LaRow *item_rows = script.rows(item);
+        const QueryRow rows[2] = {QueryRow(p, item, item_rows, kv_head, lane / 4), QueryRow(p, item, item_rows, kv_head, lane / 4 + 8)};
         const int2 bases = base_range(rows);
         Accumulator<HeadDim> sums;
         sums.clear();
         for (int32_t at = item.part_begin; at < item.part_end; at++) {
-            const LaPart part = p.plan.parts[at];
             uint32_t rQ[HeadDim / 16][4];
-            rotate_queries<Element, HeadDim>(p, rows, part.start, rQ);
+            const LaPart part = take_part<Element, HeadDim>(script, at, rows, shared.turned, turned_place, rQ);
             const Visibility seen(p, part, bases);
             for (int32_t tile = part.key_begin; tile < part.key_end; tile += kNarrowKeys<Element, HeadDim>)
                 take_tile<Element, HeadDim>(p, ring, place, part, rows, seen, tile, rQ, sums);
         }
-        finish_item<Element, HeadDim>(p, shared, item, kv_head, sums);
+        finish_item<Element, HeadDim>(p, shared, item, item_rows, kv_head, sums);
     }
 }
 
@@ -197,21 +211,29 @@ template <class Element, int HeadDim> __device__ __forceinline__ void attend_n16
     N16Shared<HeadDim> &shared = *reinterpret_cast<N16Shared<HeadDim> *>(sMemory + p.num_stages * kNarrowBytes<Element, HeadDim>);
     const Ring ring{shared_address(sMemory), shared_address(shared.full), shared_address(shared.empty), p.num_stages,
                     Element::kKvBytes == 1 ? shared.scales : nullptr};
+    const uint32_t kv_head = blockIdx.x % p.kv.num_kv_heads, worker = blockIdx.x / p.kv.num_kv_heads, warp = threadIdx.x / 32;
     next_grid_may_start();
+    // The last warp loads while the first prepares the barriers.
+    constexpr uint32_t kStartWords = sizeof(LaStart) / 4;
+    const uint32_t word = threadIdx.x - kComputeThreads;
+    if (word < kStartWords) reinterpret_cast<uint32_t *>(&shared.start)[word] = reinterpret_cast<const uint32_t *>(p.work.starts + worker)[word];
     if (threadIdx.x < p.num_stages) {
         barrier_init(ring.full_of(threadIdx.x), kFillArrivals);
         barrier_init(ring.empty_of(threadIdx.x), kComputeWarps);
+        shared.turned.init(kComputeWarps);
         barrier_init_fence();
     }
     __syncthreads();
-    const uint32_t kv_head = blockIdx.x % p.kv.num_kv_heads, worker = blockIdx.x / p.kv.num_kv_heads;
-    const int32_t item_begin = p.work.worker_begin[worker], item_end = p.work.worker_begin[worker + 1];
-    if (threadIdx.x < kComputeThreads) {
-        claim_registers<Element::kKvBytes == 1 ? 200 : 216>();
-        consume<Element, HeadDim>(p, ring, shared, kv_head, item_begin, item_end);
+    if (warp < kComputeWarps) {
+        claim_registers<Element::kKvBytes == 1 ? 192 : 200>();
+        consume<Element, HeadDim>(p, ring, shared, kv_head);
     } else {
-        release_registers<Element::kKvBytes == 1 ? 56 : 40>();  // scales take some
-        if (threadIdx.x < kComputeThreads + 32) produce<Element, HeadDim, kNarrowKeys<Element, HeadDim>>(p, ring, kv_head, item_begin, item_end);
+        release_registers<Element::kKvBytes == 1 ? 64 : 56>();  // scales take some
+        if (warp == kComputeWarps) {
+            produce<Element, HeadDim, kNarrowKeys<Element, HeadDim>>(p, ring, kv_head, shared.start);
+        } else if (kTurningWarps > 0) {
+            turn_ahead<Element, HeadDim>(p, shared.start, shared.turned, kv_head, warp - kComputeWarps - 1);
+        }
     }
     wait_for_last_grid();
 }

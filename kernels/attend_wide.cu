@@ -195,20 +195,20 @@ template <class Element, int HeadDim, int Groups> __device__ __forceinline__ voi
     fence_for_copies();
     __syncthreads();
     const uint32_t kv_head = blockIdx.x % p.kv.num_kv_heads, worker = blockIdx.x / p.kv.num_kv_heads;
-    const int32_t item_begin = p.work.worker_begin[worker], item_end = p.work.worker_begin[worker + 1];
+    const LaStart &start = p.work.starts[worker];
     if (threadIdx.x < kComputeThreads) {
         if (Groups == 2) claim_registers<kWidens ? 224 : 232>();
-        consume_wide<Element, HeadDim>(p, ring, kv_head, item_begin, item_end);
+        consume_wide<Element, HeadDim>(p, ring, kv_head, start.item_begin, start.item_end);
     } else {
         if (Groups == 2) release_registers<kWidens ? 56 : 40>();
         if (threadIdx.x < kComputeThreads + 32) {
             if constexpr (kWidens) {
-                produce<Fp8, HeadDim, kWideKeys>(p, raw, kv_head, item_begin, item_end);
+                produce<Fp8, HeadDim, kWideKeys>(p, raw, kv_head, start);
             } else {
-                produce<Element, HeadDim, kWideKeys>(p, ring, kv_head, item_begin, item_end);
+                produce<Element, HeadDim, kWideKeys>(p, ring, kv_head, start);
             }
         } else if constexpr (kWidens) {
-            widen<HeadDim, kWideKeys>(p, raw, ring, threadIdx.x - kComputeThreads - 32, item_begin, item_end);
+            widen<HeadDim, kWideKeys>(p, raw, ring, threadIdx.x - kComputeThreads - 32, start.item_begin, start.item_end);
         }
     }
     wait_for_last_grid();

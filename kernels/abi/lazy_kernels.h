@@ -23,6 +23,12 @@ enum {
 // LaItem::first_slot of an item that is all its rows need and writes the output itself
 enum { LA_WRITES_OUTPUT = -1 };
 
+// LaPlan::block_ids
+#define LA_LAST_OF_PART 0x80000000u  // added to the id of a part's last block
+
+// LaStart
+enum { LA_START_BLOCKS = 16 };
+
 // LaKv::dtype
 enum {
     LA_KV_BF16 = 0,
@@ -42,7 +48,7 @@ enum {
 
 // Keys of one segment, as one context or a group of contexts sees them.
 typedef struct LaPart {
-    int32_t first_block;  // entry of LaPlan::block_ids that holds the segment's token 0
+    int32_t first_block;  // entry of LaPlan::block_ids that would hold the segment's token 0; that of key_begin is the part's first
     int32_t key_begin;    // segment-local index of the first key, a multiple of 64
     int32_t key_end;      // one past the last key; what lies behind it in its block is masked
     int32_t start;        // position of the segment's token 0 in a chain, zero in an item that contexts share
@@ -67,7 +73,7 @@ typedef struct LaRow {
 // The plan of one step: arrays at addresses that do not change between steps, so that a captured graph may run any plan.
 typedef struct LaPlan {
     const LaPart *parts;          // parts of all items
-    const uint32_t *block_ids;    // block lists of all segments
+    const uint32_t *block_ids;    // blocks in the order in which workers read them; LA_LAST_OF_PART ends a part
     const LaRow *rows;            // rows of all items
     const int32_t *num_merges;    // one
     const int32_t *merge_tokens;  // [num_merges], tokens that no item has finished
@@ -75,10 +81,22 @@ typedef struct LaPlan {
     const int32_t *merge_slots;   // their slots in the order in which they are folded
 } LaPlan;
 
-// The items of one tile shape. Worker w of a KV head takes items worker_begin[w] to worker_begin[w + 1], in order.
+// What a worker does, and copies of what it reads first, so that one load is enough to begin.
+typedef struct LaStart {
+    int32_t item_begin;                   // first entry in LaWork::items
+    int32_t item_end;                     // one past the last; the first, if the worker has nothing to do
+    int32_t block_begin;                  // first entry in LaPlan::block_ids
+    int32_t num_blocks;                   // entries there
+    LaItem item;                          // the first item
+    LaPart part;                          // its first part
+    LaRow row;                            // its first row
+    uint32_t block_ids[LA_START_BLOCKS];  // the first entries
+} LaStart;
+
+// The items of one tile shape. A worker takes its items in order, and so does the same worker of every KV head.
 typedef struct LaWork {
     const LaItem *items;
-    const int32_t *worker_begin;  // [num_workers + 1]
+    const LaStart *starts;  // [num_workers]
 } LaWork;
 
 // A token whose key and value are stored.
@@ -259,6 +277,7 @@ static_assert(sizeof(void *) == 8, "device addresses have 64 bits");
 static_assert(sizeof(LaPart) == 20 && offsetof(LaPart, start) == 12, "LaPart differs from abi.rs");
 static_assert(sizeof(LaItem) == 20 && offsetof(LaItem, first_slot) == 16, "LaItem differs from abi.rs");
 static_assert(sizeof(LaRow) == 8 && offsetof(LaRow, base) == 4, "LaRow differs from abi.rs");
+static_assert(sizeof(LaStart) == 128 && offsetof(LaStart, block_ids) == 64, "LaStart differs from abi.rs");
 static_assert(sizeof(LaPlan) == 56 && offsetof(LaPlan, merge_slots) == 48, "LaPlan differs from abi.rs");
 static_assert(sizeof(LaWrite) == 20 && offsetof(LaWrite, local) == 12, "LaWrite differs from abi.rs");
 static_assert(sizeof(LaKv) == 56 && offsetof(LaKv, head_dim) == 52, "LaKv differs from abi.rs");

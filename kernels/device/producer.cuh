@@ -1,4 +1,4 @@
-// The copying side of attend: one warp walks the parts of a worker's items and fills a ring of stages with tiles of keys and of
+// The copying side of attend: one warp walks the list of a worker's blocks and fills a ring of stages with tiles of keys and of
 // values in turn. It runs ahead over the borders of items, so that memory never waits for arithmetic.
 //
 // With 8-bit elements a stage has, beside its tile, the scale of each 16 of its rows, as the exponent byte of the scale's bits.
@@ -24,7 +24,7 @@ struct Ring {
     }
 };
 
-constexpr uint32_t kMaxStages = 16;
+constexpr uint32_t kMaxStages = 12;
 
 // Bytes of a stage of `Keys` keys or values of `Bytes` each element.
 template <int HeadDim, int Keys, int Bytes = 2> constexpr uint32_t kStageBytes = Keys * HeadDim * Bytes;
@@ -69,84 +69,93 @@ __device__ __forceinline__ void fill_stage(const LaKv &kv, const void *gKv, uint
 #endif
 }
 
-// Block ids of a part, 32 at a time, one a lane.
-struct BlockIds {
-    const uint32_t *gIds = nullptr;
-    uint32_t count = 0;
+// The blocks of a worker in reading order: lane i holds entry i of the 32 at hand and of the 32 behind them, and with 8-bit elements
+// the exponent bytes of their scales, keys below values.
+template <class Element> struct BlockList {
+    static constexpr bool kHasScales = Element::kKvBytes == 1;
+    const LaKv &kv;
+    uint32_t kv_head;
+    const uint32_t *gIds;
+    int32_t count;           // of all entries
+    int32_t loaded;          // entries that are at hand, or behind
+    uint32_t at;             // the next entry, among those at hand
+    uint32_t near, far;
+    uint32_t ends;           // which of those at hand end a part
+    uint32_t near_scales = 0, far_scales = 0;
+    bool wants_scales = kHasScales;  // those of `far`
 
-    __device__ __forceinline__ BlockIds() {}
-    __device__ __forceinline__ BlockIds(const LaPlan &plan, const LaPart &part, uint32_t block_size) {
-        const uint32_t first = part.key_begin / block_size;
-        gIds = plan.block_ids + part.first_block + first;
-        count = (part.key_end + block_size - 1) / block_size - first;
+    // The first entries lie in `start`, as if they ended 32 at hand: a worker's first copies wait for nothing else.
+    __device__ __forceinline__ BlockList(const LaAttend &p, uint32_t kv_head, const LaStart &start)
+        : kv(p.kv), kv_head(kv_head), gIds(p.plan.block_ids + start.block_begin), count(start.num_blocks), loaded(LA_START_BLOCKS), at(32 - LA_START_BLOCKS) {
+        const uint32_t lane = threadIdx.x % 32;
+        near = lane >= at ? start.block_ids[lane - at] : 0;
+        ends = __ballot_sync(~0u, near & LA_LAST_OF_PART);
+        near_scales = scales_of(near);
+        far = load();
     }
-    __device__ __forceinline__ uint32_t load(uint32_t begin) const {
-        const uint32_t at = begin + threadIdx.x % 32;
-        return at < count ? __ldg(gIds + at) : 0;
+    __device__ __forceinline__ uint32_t load() {
+        const int32_t entry = loaded + static_cast<int32_t>(threadIdx.x % 32);
+        loaded += 32;
+        return entry < count ? __ldg(gIds + entry) : LA_LAST_OF_PART;
     }
-};
-
-// Exponent bytes of the scales of a batch's blocks, one a lane, keys below values; nothing with 16-bit elements.
-template <class Element> struct BatchScales {
-    uint32_t bytes = 0;
-
-    __device__ __forceinline__ void load(const LaKv &kv, uint32_t kv_head, uint32_t block_id) {
-        if constexpr (Element::kKvBytes == 1) {
-            const int64_t at = static_cast<int64_t>(block_id) * kv.num_kv_heads + kv_head;
-            bytes = __float_as_uint(__ldg(kv.k_scale + at)) >> 23 | __float_as_uint(__ldg(kv.v_scale + at)) >> 23 << 8;
+    __device__ __forceinline__ uint32_t scales_of(uint32_t entry) const {
+        if constexpr (!kHasScales) return 0;
+        const int64_t block = static_cast<int64_t>(entry & ~LA_LAST_OF_PART) * kv.num_kv_heads + kv_head;
+        return __float_as_uint(__ldg(kv.k_scale + block)) >> 23 | __float_as_uint(__ldg(kv.v_scale + block)) >> 23 << 8;
+    }
+    // Loads what `take` will need, where it does not hold up copies: the entries behind are here by then.
+    __device__ __forceinline__ void look_ahead() {
+        if (!wants_scales) return;
+        far_scales = scales_of(far);
+        wants_scales = false;
+    }
+    // One of two values per lane, that of entry `entry` of the 64.
+    __device__ __forceinline__ uint32_t pick(uint32_t near_value, uint32_t far_value, uint32_t entry, bool may_be_far) const {
+        const uint32_t value = __shfl_sync(~0u, near_value, entry);
+        if (!may_be_far) return value;
+        const uint32_t other = __shfl_sync(~0u, far_value, entry);
+        return entry < 32 ? value : other;
+    }
+    // The next blocks of one part, `most` if it has as many.
+    __device__ __forceinline__ TileBlocks take(uint32_t most) {
+        const uint32_t lane = threadIdx.x % 32, step = lane % 8 * 16 / kv.block_size;
+        const bool may_be_far = at + most > 32;
+        uint64_t ends_here = ends;
+        if (may_be_far) ends_here |= static_cast<uint64_t>(__ballot_sync(~0u, far & LA_LAST_OF_PART)) << 32;
+        TileBlocks tile{pick(near, far, at + lane % most, may_be_far) & ~LA_LAST_OF_PART, 0, 0};
+        // Without an end among them, number -1 is larger than any.
+        tile.count = 1 + min(most - 1, static_cast<uint32_t>(__ffsll(static_cast<int64_t>(ends_here >> at)) - 1));
+        if constexpr (kHasScales) {
+            const uint32_t both = pick(near_scales, far_scales, at + step, may_be_far);
+            tile.scale = step < tile.count ? both : 0;
         }
-    }
-    // Those of 16 rows each, of blocks [at, end) of the batch, in lanes 0 to 7.
-    __device__ __forceinline__ uint32_t of_tile(uint32_t at, uint32_t end, uint32_t block_size) const {
-        if constexpr (Element::kKvBytes == 2) return 0;
-        const uint32_t block = at + threadIdx.x % 8 * 16 / block_size;
-        const uint32_t both = __shfl_sync(~0u, bytes, block % 32);
-        return block < end ? both : 0;
+        at += tile.count;
+        if (at >= 32) {
+            at -= 32;
+            near = far;
+            near_scales = far_scales;
+            ends = __ballot_sync(~0u, near & LA_LAST_OF_PART);
+            far = load();
+            wants_scales = kHasScales;
+        }
+        return tile;
     }
 };
 
-// Fills the ring with all tiles of items [item, item_end), in the order in which the other warps read them.
+// Fills the ring with all tiles of a worker, in the order in which the other warps read them.
 template <class Element, int HeadDim, int TileKeys>
-__device__ __forceinline__ void produce(const LaAttend &p, const Ring &ring, uint32_t kv_head, int32_t item, int32_t item_end) {
-    const uint32_t block_size = p.kv.block_size, tile_blocks = TileKeys / block_size;
-    const uint32_t lane = threadIdx.x % 32;
+__device__ __forceinline__ void produce(const LaAttend &p, const Ring &ring, uint32_t kv_head, const LaStart &start) {
     RingPlace place;
-    for (; item < item_end; item++) {
-        const int32_t part_begin = p.work.items[item].part_begin, part_end = p.work.items[item].part_end;
-        if (part_begin == part_end) continue;
-        BlockIds next(p.plan, p.plan.parts[part_begin], block_size);
-        uint32_t next_id = next.load(0);
-        BatchScales<Element> next_scales;
-        next_scales.load(p.kv, kv_head, next_id);
-        for (int32_t part = part_begin; part < part_end; part++) {
-            const BlockIds ids = next;
-            uint32_t id = next_id;
-            BatchScales<Element> scales = next_scales;
-            if (part + 1 < part_end) {  // started before this part's copies, used after them
-                next = BlockIds(p.plan, p.plan.parts[part + 1], block_size);
-                next_id = next.load(0);
-            }
-            for (uint32_t batch = 0; batch < ids.count; batch += 32) {
-                const uint32_t following = ids.load(batch + 32);
-                BatchScales<Element> following_scales;
-                const uint32_t batch_end = min(ids.count - batch, 32u);
-                for (uint32_t at = 0; at < batch_end; at += tile_blocks) {
-                    const uint32_t end = min(at + tile_blocks, batch_end);
-                    TileBlocks tile{__shfl_sync(~0u, id, at + lane % tile_blocks), end - at, scales.of_tile(at, end, block_size)};
-                    fill_stage<Element, HeadDim, TileKeys>(p.kv, p.kv.k, kv_head, ring, place, tile);
-                    place.advance(ring.num_stages);
-                    tile.scale >>= 8;
-                    fill_stage<Element, HeadDim, TileKeys>(p.kv, p.kv.v, kv_head, ring, place, tile);
-                    place.advance(ring.num_stages);
-                    if (at == 0) {  // the ids are here by now
-                        following_scales.load(p.kv, kv_head, following);
-                        if (batch == 0) next_scales.load(p.kv, kv_head, next_id);
-                    }
-                }
-                id = following;
-                scales = following_scales;
-            }
-        }
+    BlockList<Element> list(p, kv_head, start);
+    for (int32_t rest = start.num_blocks; rest > 0;) {
+        TileBlocks tile = list.take(TileKeys / p.kv.block_size);
+        fill_stage<Element, HeadDim, TileKeys>(p.kv, p.kv.k, kv_head, ring, place, tile);
+        place.advance(ring.num_stages);
+        tile.scale >>= 8;
+        fill_stage<Element, HeadDim, TileKeys>(p.kv, p.kv.v, kv_head, ring, place, tile);
+        place.advance(ring.num_stages);
+        list.look_ahead();
+        rest -= static_cast<int32_t>(tile.count);
     }
 }
 

@@ -17,15 +17,17 @@ struct TargetRow {
     uint32_t head;
     bool is_valid;
 
-    // Rows past the last one repeat the first token, so that they do not widen the range of distances.
-    __device__ __forceinline__ TargetRow(const LaAttend &p, const LaItem &item, uint32_t kv_head, uint32_t matrix_row) {
+    // `rows` are those of the item. Rows past the last one repeat the first token, so that they do not widen the range of distances.
+    __device__ __forceinline__ TargetRow(const LaAttend &p, const LaItem &item, const LaRow *rows, uint32_t kv_head, uint32_t matrix_row) {
         const uint32_t group_size = p.num_q_heads / p.kv.num_kv_heads;
         const uint32_t wanted = matrix_row / group_size;
         is_valid = wanted < static_cast<uint32_t>(item.row_end - item.row_begin);
         index = is_valid ? wanted : 0;
-        token = p.plan.rows[item.row_begin + index].token;
+        token = rows[index].token;
         head = kv_head * group_size + matrix_row % group_size;
     }
+    __device__ __forceinline__ TargetRow(const LaAttend &p, const LaItem &item, uint32_t kv_head, uint32_t matrix_row)
+        : TargetRow(p, item, p.plan.rows + item.row_begin, kv_head, matrix_row) {}
     // Entry of this head in an array of [rows, num_q_heads].
     __device__ __forceinline__ int64_t entry(const LaAttend &p, int64_t row) const { return row * p.num_q_heads + head; }
 };
@@ -37,11 +39,13 @@ struct QueryRow {
 
     static constexpr uint32_t kNone = ~0u;
 
-    __device__ __forceinline__ QueryRow(const LaAttend &p, const LaItem &item, uint32_t kv_head, uint32_t matrix_row) {
-        const TargetRow row(p, item, kv_head, matrix_row);
-        base = p.plan.rows[item.row_begin + row.index].base;
+    __device__ __forceinline__ QueryRow(const LaAttend &p, const LaItem &item, const LaRow *rows, uint32_t kv_head, uint32_t matrix_row) {
+        const TargetRow row(p, item, rows, kv_head, matrix_row);
+        base = rows[row.index].base;
         first_pair = row.is_valid ? row.token * (p.q_stride / 2) + row.head * (p.kv.head_dim / 2) : kNone;
     }
+    __device__ __forceinline__ QueryRow(const LaAttend &p, const LaItem &item, uint32_t kv_head, uint32_t matrix_row)
+        : QueryRow(p, item, p.plan.rows + item.row_begin, kv_head, matrix_row) {}
     // Elements [dim, dim + 2), or zeros.
     __device__ __forceinline__ uint32_t pair(const void *gQ, uint32_t dim) const {
         return first_pair == kNone ? 0 : __ldg(static_cast<const uint32_t *>(gQ) + first_pair + dim / 2);
@@ -63,6 +67,20 @@ __device__ __forceinline__ uint32_t rotated_query_pair(const LaAttend &p, const 
     return Element::pack(turned.x, turned.y);
 }
 
+// Rotates elements [pair, pair + 2) of two rows, and their partners half a head further on: of row r in component r.
+template <class Element, int HeadDim>
+__device__ __forceinline__ void rotate_pairs(const LaAttend &p, const QueryRow (&rows)[2], uint32_t pair, const int32_t (&distance)[2], uint2 &low, uint2 &high) {
+    PairAngles angles(p.rope.turns, pair, distance[0]);
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        if (r == 1 && distance[1] != distance[0]) angles = PairAngles(p.rope.turns, pair, distance[1]);
+        const float2 x = Element::unpack(rows[r].pair(p.q, pair)), y = Element::unpack(rows[r].pair(p.q, pair + HeadDim / 2));
+        const float2 turned_low = angles.low(x, y), turned_high = angles.high(x, y);
+        (r == 0 ? low.x : low.y) = Element::pack(turned_low.x, turned_low.y);
+        (r == 0 ? high.x : high.y) = Element::pack(turned_high.x, turned_high.y);
+    }
+}
+
 // Fills the fragments of two rows with queries rotated to their distances from a part's token 0.
 template <class Element, int HeadDim>
 __device__ __forceinline__ void rotate_queries(const LaAttend &p, const QueryRow (&rows)[2], int32_t start, uint32_t (&rQ)[HeadDim / 16][4]) {
@@ -79,17 +97,10 @@ __device__ __forceinline__ void rotate_queries(const LaAttend &p, const QueryRow
     for (int k = 0; k < HeadDim / 32; k++) {
 #pragma unroll
         for (int half = 0; half < 2; half++) {
-            const uint32_t pair = k * 16 + column + half * 8;
-            PairAngles angles(p.rope.turns, pair, distance[0]);
-#pragma unroll
-            for (int r = 0; r < 2; r++) {
-                if (r == 1 && distance[1] != distance[0]) angles = PairAngles(p.rope.turns, pair, distance[1]);
-                uint32_t &low = rQ[k][2 * half + r], &high = rQ[k + HeadDim / 32][2 * half + r];
-                const float2 x = Element::unpack(rows[r].pair(p.q, pair)), y = Element::unpack(rows[r].pair(p.q, pair + HeadDim / 2));
-                const float2 turned_low = angles.low(x, y), turned_high = angles.high(x, y);
-                low = Element::pack(turned_low.x, turned_low.y);
-                high = Element::pack(turned_high.x, turned_high.y);
-            }
+            uint2 low, high;
+            rotate_pairs<Element, HeadDim>(p, rows, k * 16 + column + half * 8, distance, low, high);
+            rQ[k][2 * half] = low.x, rQ[k][2 * half + 1] = low.y;
+            rQ[k + HeadDim / 32][2 * half] = high.x, rQ[k + HeadDim / 32][2 * half + 1] = high.y;
         }
     }
 }

@@ -18,7 +18,7 @@ pub struct DeviceAddress(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct LaPart {
-    /// Entry of [`LaPlan::block_ids`] that holds the segment's token 0.
+    /// Entry of [`LaPlan::block_ids`] that would hold the segment's token 0; that of `key_begin` is the part's first.
     pub first_block: i32,
     /// Segment-local index of the first key, a multiple of 64.
     pub key_begin: i32,
@@ -68,7 +68,7 @@ pub struct LaRow {
 pub struct LaPlan {
     /// [`LaPart`]s of all items.
     pub parts: DeviceAddress,
-    /// `u32` block lists of all segments.
+    /// `u32` blocks in the order in which workers read them; [`LAST_OF_PART`] ends a part.
     pub block_ids: DeviceAddress,
     /// [`LaRow`]s of all items.
     pub rows: DeviceAddress,
@@ -82,14 +82,42 @@ pub struct LaPlan {
     pub merge_slots: DeviceAddress,
 }
 
-/// The items of one tile shape. Worker `w` of a KV head takes items `worker_begin[w]` to `worker_begin[w + 1]`, in order.
+/// Added to the id of a part's last block in [`LaPlan::block_ids`].
+pub const LAST_OF_PART: u32 = 1 << 31;
+
+/// Entries of [`LaStart::block_ids`].
+pub const START_BLOCKS: usize = 16;
+
+/// What a worker does, and copies of what it reads first, so that one load is enough to begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct LaStart {
+    /// First entry in [`LaWork::items`].
+    pub item_begin: i32,
+    /// One past the last; the first, if the worker has nothing to do.
+    pub item_end: i32,
+    /// First entry in [`LaPlan::block_ids`].
+    pub block_begin: i32,
+    /// Entries there.
+    pub num_blocks: i32,
+    /// The first item.
+    pub item: LaItem,
+    /// Its first part.
+    pub part: LaPart,
+    /// Its first row.
+    pub row: LaRow,
+    /// The first entries of [`LaPlan::block_ids`].
+    pub block_ids: [u32; START_BLOCKS],
+}
+
+/// The items of one tile shape. A worker takes its items in order, and so does the same worker of every KV head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct LaWork {
     /// [`LaItem`]s.
     pub items: DeviceAddress,
-    /// `[num_workers + 1]` of `i32`.
-    pub worker_begin: DeviceAddress,
+    /// `[num_workers]` of [`LaStart`].
+    pub starts: DeviceAddress,
 }
 
 /// A token whose key and value are stored.
@@ -262,12 +290,13 @@ macro_rules! struct_abi {
 }
 
 /// Every struct of the header.
-pub const STRUCTS: [StructAbi; 22] = [
+pub const STRUCTS: [StructAbi; 23] = [
     struct_abi!(LaPart { first_block, key_begin, key_end, start, flags }),
     struct_abi!(LaItem { part_begin, part_end, row_begin, row_end, first_slot }),
     struct_abi!(LaRow { token, base }),
     struct_abi!(LaPlan { parts, block_ids, rows, num_merges, merge_tokens, merge_begin, merge_slots }),
-    struct_abi!(LaWork { items, worker_begin }),
+    struct_abi!(LaStart { item_begin, item_end, block_begin, num_blocks, item, part, row, block_ids }),
+    struct_abi!(LaWork { items, starts }),
     struct_abi!(LaWrite { token, block, slot, local, zero_end }),
     struct_abi!(LaKv { k, v, block_stride, k_scale, v_scale, dtype, block_size, num_kv_heads, head_dim }),
     struct_abi!(LaRope { turns, rotary_dim, scale_log2 }),
@@ -311,12 +340,14 @@ pub const STRUCTS: [StructAbi; 22] = [
 ];
 
 /// Every named constant of the header.
-pub const CONSTANTS: [(&str, i64); 9] = [
+pub const CONSTANTS: [(&str, i64); 11] = [
     ("LA_PART_CAUSAL", PART_CAUSAL as i64),
     ("LA_SEEN_REPEATED", SEEN_REPEATED as i64),
     ("LA_NOT_FINITE", NOT_FINITE as i64),
     ("LA_NOTHING_ALLOWED", NOTHING_ALLOWED as i64),
     ("LA_WRITES_OUTPUT", WRITES_OUTPUT as i64),
+    ("LA_LAST_OF_PART", LAST_OF_PART as i64),
+    ("LA_START_BLOCKS", START_BLOCKS as i64),
     ("LA_KV_BF16", KvDtype::Bf16 as i64),
     ("LA_KV_F16", KvDtype::F16 as i64),
     ("LA_KV_F32", KvDtype::F32 as i64),
@@ -327,6 +358,7 @@ pub const CONSTANTS: [(&str, i64); 9] = [
 const _: () = assert!(size_of::<LaPart>() == 20 && offset_of!(LaPart, start) == 12);
 const _: () = assert!(size_of::<LaItem>() == 20 && offset_of!(LaItem, first_slot) == 16);
 const _: () = assert!(size_of::<LaRow>() == 8 && offset_of!(LaRow, base) == 4);
+const _: () = assert!(size_of::<LaStart>() == 128 && offset_of!(LaStart, block_ids) == 64);
 const _: () = assert!(size_of::<LaPlan>() == 56 && offset_of!(LaPlan, merge_slots) == 48);
 const _: () = assert!(size_of::<LaWrite>() == 20 && offset_of!(LaWrite, local) == 12);
 const _: () = assert!(size_of::<LaKv>() == 56 && offset_of!(LaKv, head_dim) == 52);
@@ -350,7 +382,7 @@ mod tests {
 
     #[test]
     fn no_struct_has_hidden_padding() {
-        let nested: Vec<usize> = STRUCTS.iter().map(|abi| abi.size).chain([4, 8]).collect();
+        let nested: Vec<usize> = STRUCTS.iter().map(|abi| abi.size).chain([4, 8, 4 * START_BLOCKS]).collect();
         for abi in STRUCTS {
             let ends = abi.fields.iter().skip(1).map(|field| field.1).chain([abi.size]);
             for ((name, begin), end) in abi.fields.iter().zip(ends) {

@@ -23,7 +23,7 @@ unsafe impl DeviceRepr for LaMerge {}
 unsafe impl DeviceRepr for LaAppend {}
 
 /// Stages a ring has barriers for.
-const MAX_STAGES: u32 = 16;
+const MAX_STAGES: u32 = 12;
 /// Merging blocks per multiprocessor.
 const MERGE_BLOCKS: u32 = 16;
 /// Bytes of shared memory the driver keeps per thread block.
@@ -308,9 +308,9 @@ impl Kernels {
         max_tokens: u32,
     ) -> Result<(), KernelError> {
         let function = self.merge.get(&shape).ok_or(KernelError::NoKernel { kernel: "merge", shape })?;
-        let warps = u64::from(max_tokens) * u64::from(params.num_q_heads);
+        let rows = u64::from(max_tokens) * u64::from(params.num_q_heads);
         let enough = u64::from(MERGE_BLOCKS * self.num_multiprocessors);
-        let grid = warps.div_ceil(u64::from(MERGE_WARPS)).min(enough) as u32;
+        let grid = rows.min(enough) as u32;
         if grid == 0 {
             return Ok(());
         }

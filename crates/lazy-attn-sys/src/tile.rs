@@ -63,7 +63,7 @@ impl TileClass {
     pub(crate) fn fixed_bytes(self, shape: KernelShape) -> u32 {
         let raw = if self.widens(shape) { RAW_STAGES * 128 * shape.head_dim } else { 0 };
         raw + match self {
-            TileClass::N16 => 4 * 8 * shape.head_dim * 4 + 896,
+            TileClass::N16 => 2 * 4 * 4 * shape.head_dim * 4 + 1024,
             TileClass::W64 | TileClass::W128 => 384,
         }
     }

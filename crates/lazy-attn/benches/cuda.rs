@@ -118,6 +118,8 @@ impl Scenario {
                 all.push(Scenario::decode("decode_doc64", batch, context, 64, head_dim));
             }
             all.push(Scenario::shared(64, 8192, head_dim));
+            // Next to nothing to read: what launching and merging cost.
+            all.push(Scenario::decode("decode_least", 1, 64, 0, head_dim));
         }
         for (batch, tokens, context) in
             [(1, 128, 8192), (1, 512, 16384), (8, 128, 8192), (1, 8192, 0), (16, 512, 0)]

@@ -5,7 +5,9 @@
 //! gives the same bits, and no worker idles for more than a tile's time while another works.
 
 use lazy_attn_sys::TileClass;
-use lazy_attn_sys::abi::{LaItem, LaPart, LaRow, LaWrite, PART_CAUSAL, WRITES_OUTPUT};
+use lazy_attn_sys::abi::{
+    LAST_OF_PART, LaItem, LaPart, LaRow, LaStart, LaWrite, PART_CAUSAL, START_BLOCKS, WRITES_OUTPUT,
+};
 
 use crate::plan::{Coverage, Item, Part, Plan, Span, Visibility};
 
@@ -26,6 +28,8 @@ pub struct ClassWork {
     pub items: Vec<LaItem>,
     /// Where the items of each worker begin, and where the last one's end.
     pub worker_begin: Vec<i32>,
+    /// What each worker does.
+    pub starts: Vec<LaStart>,
 }
 
 impl ClassWork {
@@ -45,7 +49,7 @@ pub struct Schedule {
     pub parts: Vec<LaPart>,
     /// Rows of all items.
     pub rows: Vec<LaRow>,
-    /// Block lists of all parts.
+    /// Blocks of all parts, worker by worker in reading order; [`LAST_OF_PART`] is added to the last of each part.
     pub block_ids: Vec<u32>,
     /// Tokens that no item finishes.
     pub merge_tokens: Vec<i32>,
@@ -83,7 +87,6 @@ impl Schedule {
     #[must_use]
     pub fn new(plan: &Plan, workers: &Workers) -> Schedule {
         let mut schedule = Schedule {
-            block_ids: plan.block_ids().iter().map(|block| block.0).collect(),
             rows: plan.rows().iter().map(|row| LaRow { token: row.token as i32, base: row.base }).collect(),
             writes: writes_of(plan),
             num_tokens: plan.num_tokens(),
@@ -94,7 +97,9 @@ impl Schedule {
         for (index, &class) in TileClass::ALL.iter().enumerate() {
             let num_workers = workers.per_class[index];
             let is_own = |item: &Item| class_of(item.rows.len() * workers.group_size) == class;
-            schedule.work[index] = schedule.cut(plan, num_workers, is_own, &mut slots);
+            let mut work = schedule.cut(plan, num_workers, is_own, &mut slots);
+            schedule.lay_out_workers(plan, &mut work);
+            schedule.work[index] = work;
         }
         schedule.add_merge_lists(plan, &slots);
         schedule
@@ -161,6 +166,47 @@ impl Schedule {
             row_end: item.rows.end as i32,
             first_slot,
         });
+    }
+
+    /// Lays the blocks of every worker end to end, and copies what it reads first into its start.
+    fn lay_out_workers(&mut self, plan: &Plan, work: &mut ClassWork) {
+        for range in work.worker_begin.windows(2) {
+            let items = &work.items[range[0] as usize..range[1] as usize];
+            let block_begin = self.block_ids.len();
+            for item in items {
+                self.lay_out_blocks(plan, item);
+            }
+            let first = items.first().copied().unwrap_or_default();
+            let blocks = &self.block_ids[block_begin..];
+            let mut block_ids = [0; START_BLOCKS];
+            block_ids.iter_mut().zip(blocks).for_each(|(to, &from)| *to = from);
+            work.starts.push(LaStart {
+                item_begin: range[0],
+                item_end: range[1],
+                block_begin: block_begin as i32,
+                num_blocks: blocks.len() as i32,
+                item: first,
+                part: self.parts.get(first.part_begin as usize).copied().unwrap_or_default(),
+                row: self.rows.get(first.row_begin as usize).copied().unwrap_or_default(),
+                block_ids,
+            });
+        }
+    }
+
+    /// Adds the blocks of an item's parts, which point to them from then on.
+    fn lay_out_blocks(&mut self, plan: &Plan, item: &LaItem) {
+        let block_size = plan.config().block_size;
+        for part in &mut self.parts[item.part_begin as usize..item.part_end as usize] {
+            let first = part.key_begin as u32 / block_size.get();
+            let range = first..block_size.blocks_for(part.key_end as u32);
+            let blocks =
+                &plan.block_ids()[part.first_block as usize..][range.start as usize..range.end as usize];
+            part.first_block = self.block_ids.len() as i32 - first as i32;
+            self.block_ids.extend(blocks.iter().map(|block| block.0));
+            if let (false, Some(last)) = (blocks.is_empty(), self.block_ids.last_mut()) {
+                *last |= LAST_OF_PART;
+            }
+        }
     }
 
     fn add_merge_lists(&mut self, plan: &Plan, slots: &[PieceSlots]) {
@@ -232,7 +278,7 @@ impl Cutter {
         let num_workers = u64::from(num_workers.max(1));
         // Every cut starts one more piece.
         let total = total + (num_workers - 1) * ITEM_COST;
-        let work = ClassWork { items: Vec::new(), worker_begin: vec![0] };
+        let work = ClassWork { worker_begin: vec![0], ..ClassWork::default() };
         Cutter { work, total, num_workers, spent: 0 }
     }
 

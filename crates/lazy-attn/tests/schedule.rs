@@ -11,8 +11,10 @@ use common::{SHAPE, Scenario, Shape};
 use lazy_attn::schedule::{CUT_TOKENS, ClassWork};
 use lazy_attn::{Plan, PlanConfig, Schedule, Workers};
 use lazy_attn_sys::TileClass;
-use lazy_attn_sys::abi::{LaItem, WRITES_OUTPUT};
+use lazy_attn_sys::abi::{LAST_OF_PART, LaItem, LaStart, START_BLOCKS, WRITES_OUTPUT};
 use lazy_attn_types::BlockSize;
+
+const BLOCK_SIZE: i32 = SHAPE.block_size as i32;
 
 fn scenario() -> Scenario {
     let mut scenario = Scenario::new(Shape { group_size: 4, ..SHAPE }, &[700, 65, 64, 1, 300]);
@@ -40,7 +42,7 @@ fn items(schedule: &Schedule) -> impl Iterator<Item = &LaItem> {
     schedule.work.iter().flat_map(|work| &work.items)
 }
 
-/// How often each (token, distance to the segment's token 0, block list entry, key) is read.
+/// How often each (token, distance to the segment's token 0, block, key) is read.
 fn coverage(schedule: &Schedule) -> BTreeMap<(i32, i32, i32, i32), u32> {
     let mut covered = BTreeMap::new();
     for item in items(schedule) {
@@ -74,15 +76,61 @@ fn every_item_belongs_to_one_worker_and_to_the_class_of_its_rows() {
         let schedule = Schedule::new(&plan_of(&scenario()), &workers(count));
         for ((work, class), workers) in schedule.work.iter().zip(TileClass::ALL).zip(workers(count).per_class)
         {
-            let ClassWork { items, worker_begin } = work;
+            let ClassWork { items, worker_begin, starts } = work;
             if items.is_empty() {
                 continue;
             }
-            assert_eq!(worker_begin.len() as u32, workers + 1);
+            assert_eq!((worker_begin.len() as u32, starts.len() as u32), (workers + 1, workers));
             assert!(worker_begin.is_sorted() && worker_begin[0] == 0);
             assert_eq!(worker_begin[workers as usize] as usize, items.len());
             assert!(items.iter().all(|item| 4 * (item.row_end - item.row_begin) as u32 <= class.max_rows()));
         }
+    }
+}
+
+/// The entries a worker reads, part by part.
+fn entries_of(schedule: &Schedule, items: &[LaItem]) -> Vec<u32> {
+    let parts =
+        items.iter().flat_map(|item| &schedule.parts[item.part_begin as usize..item.part_end as usize]);
+    let mut entries = Vec::new();
+    for part in parts {
+        let (first, end) =
+            (part.key_begin / BLOCK_SIZE, part.key_end.unsigned_abs().div_ceil(BLOCK_SIZE as u32));
+        let range = (part.first_block + first) as usize..(part.first_block + end.cast_signed()) as usize;
+        let (last, others) = schedule.block_ids[range.clone()].split_last().unwrap();
+        assert!(last & LAST_OF_PART != 0 && others.iter().all(|id| id & LAST_OF_PART == 0));
+        entries.extend_from_slice(&schedule.block_ids[range]);
+    }
+    entries
+}
+
+#[test]
+fn a_worker_finds_its_blocks_end_to_end_and_what_it_reads_first_in_its_start() {
+    for count in [1, 2, 5, 40, 500] {
+        let schedule = Schedule::new(&plan_of(&scenario()), &workers(count));
+        let mut block_begin = 0;
+        for work in &schedule.work {
+            for (worker, start) in work.starts.iter().enumerate() {
+                let range = [work.worker_begin[worker], work.worker_begin[worker + 1]];
+                assert_eq!([start.item_begin, start.item_end], range);
+                let items = &work.items[range[0] as usize..range[1] as usize];
+                let blocks = &schedule.block_ids[block_begin..block_begin + start.num_blocks as usize];
+                assert_eq!(
+                    (start.block_begin as usize, blocks),
+                    (block_begin, &entries_of(&schedule, items)[..])
+                );
+                block_begin += blocks.len();
+                let LaStart { item, part, row, block_ids, .. } = start;
+                let at_hand = blocks.len().min(START_BLOCKS);
+                assert_eq!(block_ids[..at_hand], blocks[..at_hand]);
+                if let Some(first) = items.first() {
+                    assert_eq!(item, first);
+                    assert_eq!(part, &schedule.parts[first.part_begin as usize]);
+                    assert_eq!(row, &schedule.rows[first.row_begin as usize]);
+                }
+            }
+        }
+        assert_eq!(block_begin, schedule.block_ids.len());
     }
 }
 

@@ -5,7 +5,7 @@
 
 use cudarc::driver::{CudaSlice, DevicePtr};
 use lazy_attn_sys::TileClass;
-use lazy_attn_sys::abi::{DeviceAddress, LaItem, LaPart, LaPlan, LaRow, LaWork, LaWrite};
+use lazy_attn_sys::abi::{DeviceAddress, LaItem, LaPart, LaPlan, LaRow, LaStart, LaWork, LaWrite};
 
 use super::attention::{CudaDevice, device_error};
 use super::pinned::PinnedRing;
@@ -16,8 +16,8 @@ use crate::schedule::Schedule;
 const CLASSES: usize = TileClass::ALL.len();
 /// Arrays of a schedule: items and workers of each class, and nine that all classes share.
 const ARRAYS: usize = 2 * CLASSES + 9;
-/// Arrays begin at multiples of this many words: 16 bytes.
-const ALIGN_WORDS: usize = 4;
+/// Arrays begin at multiples of this many words: 128 bytes, so that a worker's start is one line.
+const ALIGN_WORDS: usize = 32;
 /// Copies that may be under way: the plan of a step is written while the step before it runs.
 const COPIES_IN_FLIGHT: usize = 2;
 
@@ -132,7 +132,7 @@ impl Layout {
         let mut words = [0; ARRAYS];
         for class in 0..CLASSES {
             words[Array::Items(class).index()] = bounds.items * ITEM_WORDS;
-            words[Array::Workers(class).index()] = max_workers + 1;
+            words[Array::Workers(class).index()] = max_workers * START_WORDS;
         }
         let shared = [
             (Array::Parts, bounds.parts * PART_WORDS),
@@ -156,13 +156,35 @@ const ITEM_WORDS: usize = 5;
 const PART_WORDS: usize = 5;
 const ROW_WORDS: usize = 2;
 const WRITE_WORDS: usize = 5;
+const START_WORDS: usize = size_of::<LaStart>() / 4;
+
+fn item_words(item: LaItem) -> [i32; ITEM_WORDS] {
+    [item.part_begin, item.part_end, item.row_begin, item.row_end, item.first_slot]
+}
+
+fn part_words(part: LaPart) -> [i32; PART_WORDS] {
+    [part.first_block, part.key_begin, part.key_end, part.start, part.flags as i32]
+}
+
+fn row_words(row: LaRow) -> [i32; ROW_WORDS] {
+    [row.token, row.base]
+}
+
+fn start_words(start: LaStart) -> [i32; START_WORDS] {
+    let own = [start.item_begin, start.item_end, start.block_begin, start.num_blocks];
+    let first = item_words(start.item).into_iter().chain(part_words(start.part)).chain(row_words(start.row));
+    let all = own.into_iter().chain(first).chain(start.block_ids.map(|id| id as i32));
+    let mut words = [0; START_WORDS];
+    words.iter_mut().zip(all).for_each(|(to, word)| *to = word);
+    words
+}
 
 /// Words of each array of `schedule`.
 fn words_of(schedule: &Schedule) -> [usize; ARRAYS] {
     let mut words = [0; ARRAYS];
     for (class, work) in schedule.work.iter().enumerate() {
         words[Array::Items(class).index()] = work.items.len() * ITEM_WORDS;
-        words[Array::Workers(class).index()] = work.worker_begin.len();
+        words[Array::Workers(class).index()] = work.starts.len() * START_WORDS;
     }
     let shared = [
         (Array::Parts, schedule.parts.len() * PART_WORDS),
@@ -199,15 +221,11 @@ impl Region<'_> {
 
     fn put_all(&mut self, schedule: &Schedule) {
         for (class, work) in schedule.work.iter().enumerate() {
-            self.put(Array::Items(class), &work.items, |item: LaItem| {
-                [item.part_begin, item.part_end, item.row_begin, item.row_end, item.first_slot]
-            });
-            self.put(Array::Workers(class), &work.worker_begin, |begin| [begin]);
+            self.put(Array::Items(class), &work.items, item_words);
+            self.put(Array::Workers(class), &work.starts, start_words);
         }
-        self.put(Array::Parts, &schedule.parts, |part: LaPart| {
-            [part.first_block, part.key_begin, part.key_end, part.start, part.flags as i32]
-        });
-        self.put(Array::Rows, &schedule.rows, |row: LaRow| [row.token, row.base]);
+        self.put(Array::Parts, &schedule.parts, part_words);
+        self.put(Array::Rows, &schedule.rows, row_words);
         self.put(Array::BlockIds, &schedule.block_ids, |id| [id as i32]);
         self.put(Array::NumMerges, &[schedule.merge_tokens.len()], |count| [count as i32]);
         self.put(Array::MergeTokens, &schedule.merge_tokens, |token| [token]);
@@ -375,7 +393,7 @@ impl DevicePlan {
     pub(super) fn work(&self, device: &CudaDevice, index: usize) -> (LaWork, u32) {
         let work = LaWork {
             items: self.address(device, Array::Items(index)),
-            worker_begin: self.address(device, Array::Workers(index)),
+            starts: self.address(device, Array::Workers(index)),
         };
         (work, self.grids.workers[index])
     }
@@ -410,7 +428,10 @@ mod tests {
     fn schedule() -> Schedule {
         let mut schedule = Schedule { num_tokens: 2, num_slots: 1, ..Schedule::default() };
         schedule.work[0].items = vec![LaItem { part_begin: 1, ..LaItem::default() }; 3];
-        schedule.work[0].worker_begin = vec![0, 1, 3];
+        let block_ids = std::array::from_fn(|index| 20 + index as u32);
+        let start =
+            LaStart { item_begin: 5, row: LaRow { token: 3, base: 4 }, block_ids, ..LaStart::default() };
+        schedule.work[0].starts = vec![start; 2];
         schedule.parts = vec![LaPart { start: 7, ..LaPart::default() }; 2];
         schedule.rows = vec![LaRow { token: 1, base: 9 }];
         schedule.block_ids = vec![4, 5, 6, 7, 8];
@@ -440,7 +461,8 @@ mod tests {
         Region { words: &mut words, layout }.put_all(&schedule);
         let at = |array: Array, index: usize| words[layout.begin[array.index()] + index];
         assert_eq!((at(Array::Items(0), 0), at(Array::Items(0), ITEM_WORDS)), (1, 1));
-        assert_eq!([0, 1, 2].map(|index| at(Array::Workers(0), index)), [0, 1, 3]);
+        let second = |index| at(Array::Workers(0), START_WORDS + index);
+        assert_eq!([0, 14, 15, 16, START_WORDS - 1].map(second), [5, 3, 4, 20, 35]);
         assert_eq!((at(Array::Parts, 3), at(Array::Rows, 1), at(Array::BlockIds, 4)), (7, 9, 8));
         assert_eq!((at(Array::NumMerges, 0), at(Array::MergeTokens, 0)), (1, 1));
         assert_eq!((at(Array::MergeBegin, 1), at(Array::MergeSlots, 1)), (2, 1));
