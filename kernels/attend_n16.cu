@@ -11,6 +11,7 @@
 // 8-bit keys and values become halves in registers, behind ldmatrix; the scales of keys multiply scores, those of values weights.
 // Assumes: num_q_heads / num_kv_heads times the item's tokens <= 16; parts begin at multiples of 64 keys; block size 16, 32 or 64;
 // ids, slots and rows inside their arrays (checked by the planner and the wrapper).
+#pragma once  // attend_rotate_keys.cu is this kernel with other keys
 #include "device/element.cuh"
 #include "device/fp8.cuh"
 #include "device/producer.cuh"
@@ -71,9 +72,25 @@ __device__ __forceinline__ void weigh_values(const Ring &ring, uint32_t stage, u
     }
 }
 
+// Keys as they are stored: rotated to their places in the segment, to which the queries are turned, part by part.
+template <class Element, int HeadDim> struct StoredKeys {
+    static constexpr bool kTurnsQueriesPerPart = true;
+    static constexpr int kRegisters = Element::kKvBytes == 1 ? 192 : 200;  // of computing threads; scales take some of the others
+
+    static __device__ __forceinline__ void prepare(const LaAttend &, const N16Shared<HeadDim> &) {}
+    __device__ __forceinline__ StoredKeys(const LaAttend &, const N16Shared<HeadDim> &) {}
+    __device__ __forceinline__ void begin(const LaPart &) {}
+    // Scores of 16 * Steps keys of a tile, those from row `first` on.
+    template <int Steps>
+    __device__ __forceinline__ void score(uint32_t sTile, uint32_t first, const uint32_t (&rQ)[HeadDim / 16][4], float (&score)[2 * Steps][4]) {
+#pragma unroll
+        for (int s = 0; s < Steps; s++) score_keys<Element, HeadDim>(sTile, first + 16 * s, rQ, reinterpret_cast<float(&)[2][4]>(score[2 * s]));
+    }
+};
+
 // One tile: this warp's keys of it, from keys and values in the next two stages of the ring.
-template <class Element, int HeadDim>
-__device__ __forceinline__ void take_tile(const LaAttend &p, const Ring &ring, RingPlace &place, const LaPart &part, const QueryRow (&rows)[2],
+template <class Element, int HeadDim, class Keys>
+__device__ __forceinline__ void take_tile(const LaAttend &p, Keys &keys, const Ring &ring, RingPlace &place, const LaPart &part, const QueryRow (&rows)[2],
                                           const Visibility &seen, int32_t tile_begin, const uint32_t (&rQ)[HeadDim / 16][4], Accumulator<HeadDim> &sums) {
     constexpr int kWarpKeys = kNarrowKeys<Element, HeadDim> / kComputeWarps, kSteps = kWarpKeys / 16;
     const uint32_t lane = threadIdx.x % 32, first = threadIdx.x / 32 * kWarpKeys;
@@ -84,8 +101,7 @@ __device__ __forceinline__ void take_tile(const LaAttend &p, const Ring &ring, R
     barrier_wait(ring.full_of(place.stage), place.parity);
     if (has_keys) {
         const uint32_t sKeys = ring.tiles + place.stage * kNarrowBytes<Element, HeadDim>;
-#pragma unroll
-        for (int s = 0; s < kSteps; s++) score_keys<Element, HeadDim>(sKeys, first + 16 * s, rQ, reinterpret_cast<float(&)[2][4]>(score[2 * s]));
+        keys.template score<kSteps>(sKeys, first, rQ, score);
         scale_keys<Element>(ring, place.stage, first / 16, score);
     }
     __syncwarp();
@@ -183,11 +199,12 @@ __device__ __forceinline__ void finish_item(const LaAttend &p, N16Shared<HeadDim
     }
 }
 
-template <class Element, int HeadDim>
+template <class Element, int HeadDim, class Keys>
 __device__ __forceinline__ void consume(const LaAttend &p, const Ring &ring, N16Shared<HeadDim> &shared, uint32_t kv_head) {
     const uint32_t lane = threadIdx.x % 32;
     const Script script{p, shared.start};
     RingPlace place, turned_place;
+    Keys keys(p, shared);
     for (int32_t index = shared.start.item_begin; index < shared.start.item_end; index++) {
         const LaItem item = *script.item(index);
         const LaRow *item_rows = script.rows(item);
@@ -195,18 +212,20 @@ __device__ __forceinline__ void consume(const LaAttend &p, const Ring &ring, N16
         const int2 bases = base_range(rows);
         Accumulator<HeadDim> sums;
         sums.clear();
+        uint32_t rQ[HeadDim / 16][4];
+        if (!Keys::kTurnsQueriesPerPart) rotate_queries<Element, HeadDim>(p, rows, 0, rQ);
         for (int32_t at = item.part_begin; at < item.part_end; at++) {
-            uint32_t rQ[HeadDim / 16][4];
-            const LaPart part = take_part<Element, HeadDim>(script, at, rows, shared.turned, turned_place, rQ);
+            const LaPart part = Keys::kTurnsQueriesPerPart ? take_part<Element, HeadDim>(script, at, rows, shared.turned, turned_place, rQ) : *script.part(at);
+            keys.begin(part);
             const Visibility seen(p, part, bases);
             for (int32_t tile = part.key_begin; tile < part.key_end; tile += kNarrowKeys<Element, HeadDim>)
-                take_tile<Element, HeadDim>(p, ring, place, part, rows, seen, tile, rQ, sums);
+                take_tile<Element, HeadDim>(p, keys, ring, place, part, rows, seen, tile, rQ, sums);
         }
         finish_item<Element, HeadDim>(p, shared, item, item_rows, kv_head, sums);
     }
 }
 
-template <class Element, int HeadDim> __device__ __forceinline__ void attend_n16(const LaAttend &p) {
+template <class Element, int HeadDim, class Keys = StoredKeys<Element, HeadDim>> __device__ __forceinline__ void attend_n16(const LaAttend &p) {
     extern __shared__ __align__(1024) uint8_t sMemory[];
     N16Shared<HeadDim> &shared = *reinterpret_cast<N16Shared<HeadDim> *>(sMemory + p.num_stages * kNarrowBytes<Element, HeadDim>);
     const Ring ring{shared_address(sMemory), shared_address(shared.full), shared_address(shared.empty), p.num_stages,
@@ -223,15 +242,16 @@ template <class Element, int HeadDim> __device__ __forceinline__ void attend_n16
         shared.turned.init(kComputeWarps);
         barrier_init_fence();
     }
+    Keys::prepare(p, shared);
     __syncthreads();
     if (warp < kComputeWarps) {
-        claim_registers<Element::kKvBytes == 1 ? 192 : 200>();
-        consume<Element, HeadDim>(p, ring, shared, kv_head);
+        claim_registers<Keys::kRegisters>();
+        consume<Element, HeadDim, Keys>(p, ring, shared, kv_head);
     } else {
-        release_registers<Element::kKvBytes == 1 ? 64 : 56>();  // scales take some
+        release_registers<256 - Keys::kRegisters>();
         if (warp == kComputeWarps) {
             produce<Element, HeadDim, kNarrowKeys<Element, HeadDim>>(p, ring, kv_head, shared.start);
-        } else if (kTurningWarps > 0) {
+        } else if (kTurningWarps > 0 && Keys::kTurnsQueriesPerPart) {
             turn_ahead<Element, HeadDim>(p, shared.start, shared.turned, kv_head, warp - kComputeWarps - 1);
         }
     }

@@ -13,10 +13,11 @@ use crate::shell;
 const FOLDER: &str = "target/gpu-bundle";
 
 /// Programs of the bundle: name, package, target.
-const PROGRAMS: [(&str, &str, [&str; 3]); 5] = [
+const PROGRAMS: [(&str, &str, [&str; 3]); 6] = [
     ("tests", "lazy-attn", ["test", "--test", "cuda"]),
     ("bench", "lazy-attn", ["bench", "--bench", "cuda"]),
     ("bench_copies", "lazy-attn", ["bench", "--bench", "cuda_copies"]),
+    ("bench_reuse", "lazy-attn", ["bench", "--bench", "cuda_reuse"]),
     ("tests_models", "lazy-attn-models", ["test", "--test", "cuda"]),
     ("bench_models", "lazy-attn-models", ["bench", "--bench", "cuda"]),
 ];
@@ -40,6 +41,7 @@ if command -v compute-sanitizer >/dev/null; then
     done
 fi
 timeout 60 ./bench_copies 2>&1 | tee "$out/bench_copies.log" || status=1
+timeout 60 ./bench_reuse 2>&1 | tee "$out/bench_reuse.log" || status=1
 timeout 100 ./bench_models 2>&1 | tee "$out/bench_models.log" || status=1
 timeout 200 ./bench --bench --out "$out/bench.json" "$@" 2>&1 | tee "$out/bench.log" || status=1
 exit "$status"

@@ -153,6 +153,7 @@ pub struct Kernels {
     attend: BTreeMap<(TileClass, KernelShape), Attend>,
     merge: BTreeMap<KernelShape, CudaFunction>,
     append: BTreeMap<KernelShape, CudaFunction>,
+    rotate_keys: BTreeMap<KernelShape, CudaFunction>,
     pub(crate) elementwise: Elementwise,
     num_multiprocessors: u32,
     widest: TileClass,
@@ -226,6 +227,7 @@ impl Kernels {
             attend: BTreeMap::new(),
             merge: BTreeMap::new(),
             append: BTreeMap::new(),
+            rotate_keys: BTreeMap::new(),
             elementwise: Elementwise::load(function, limits.num_multiprocessors)?,
             num_multiprocessors: limits.num_multiprocessors,
             // The widest tiles need registers that only warpgroups can move.
@@ -238,10 +240,13 @@ impl Kernels {
             for class in TileClass::ALL {
                 let function = function(format!("la_attend_{}_{suffix}", class.name()))?;
                 let launch = limits.attend_launch(class, shape)?;
-                let bytes = i32::try_from(launch.shared_bytes).unwrap_or(i32::MAX);
-                let attribute = FunctionAttribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-                function.set_attribute(attribute, bytes).map_err(driver("reserving shared memory"))?;
+                reserve_shared(&function, launch.shared_bytes)?;
                 kernels.attend.insert((class, shape), Attend { function, launch });
+            }
+            if shape == shape.of_outputs() {
+                let function = function(format!("la_attend_rotate_keys_{suffix}"))?;
+                reserve_shared(&function, limits.attend_launch(TileClass::N16, shape)?.shared_bytes)?;
+                kernels.rotate_keys.insert(shape, function);
             }
         }
         Ok(kernels)
@@ -291,6 +296,34 @@ impl Kernels {
         let config = launch_config(grid, attend.launch.threads, attend.launch.shared_bytes);
         // SAFETY: the kernel takes one `LaAttend` by value; what its addresses need is the caller's promise.
         unsafe { launch(stream, &attend.function, &params, config, start) }
+    }
+
+    /// The same over keys that are stored as they are, for items of [`TileClass::N16`]. One stage fewer is in flight: what the
+    /// kernel needs to rotate keys lies in its place.
+    ///
+    /// # Safety
+    /// As for [`Kernels::attend`].
+    ///
+    /// # Errors
+    /// As for [`Kernels::attend`].
+    pub unsafe fn attend_rotating_keys(
+        &self,
+        stream: &CudaStream,
+        shape: KernelShape,
+        params: &LaAttend,
+        num_workers: u32,
+    ) -> Result<(), KernelError> {
+        let none = KernelError::NoKernel { kernel: "attend_rotate_keys", shape };
+        let function = self.rotate_keys.get(&shape).ok_or(none)?;
+        let launched = self.attend_launch(TileClass::N16, shape)?;
+        let grid = num_workers * params.kv.num_kv_heads;
+        if grid == 0 {
+            return Ok(());
+        }
+        let params = LaAttend { num_stages: launched.num_stages - 1, ..*params };
+        let config = launch_config(grid, launched.threads, launched.shared_bytes);
+        // SAFETY: the kernel takes one `LaAttend` by value; what its addresses need is the caller's promise.
+        unsafe { launch(stream, function, &params, config, Start::AfterAll) }
     }
 
     /// Merges partials into the output of at most `max_tokens` tokens, behind attend launches.
@@ -344,6 +377,12 @@ impl Kernels {
         // SAFETY: the kernel takes one `LaAppend` by value; what its addresses need is the caller's promise.
         unsafe { launch(stream, function, params, launch_config(grid, APPEND_THREADS, 0), Start::AfterAll) }
     }
+}
+
+fn reserve_shared(function: &CudaFunction, bytes: u32) -> Result<(), KernelError> {
+    let attribute = FunctionAttribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+    let bytes = i32::try_from(bytes).unwrap_or(i32::MAX);
+    function.set_attribute(attribute, bytes).map_err(driver("reserving shared memory"))
 }
 
 pub(crate) fn launch_config(grid: u32, threads: u32, shared_mem_bytes: u32) -> LaunchConfig {

@@ -1,44 +1,29 @@
-//! Copies of KV blocks, as they are and with their keys re-encoded, beside the driver's copy of as many bytes; and sampling.
+//! Copies of KV blocks, as they are and with their keys re-encoded, beside the driver's copy of as many bytes;
+//! sampling; and what stands between the products of a layer.
 //!
 //! Prints milliseconds and TB/s (bytes read and written), medians of 40 with the L2 cache flushed in between. The kernels
 //! come from the file that `LAZY_ATTN_KERNELS` names.
 #![allow(clippy::unwrap_used)]
 
-use cudarc::driver::{CudaSlice, sys::CUevent_flags};
-use lazy_attn::cuda::{BlockCopies, BlockCopy, CudaDevice, CudaKvStore, CudaRope, LogitShape};
+mod support;
+
+use lazy_attn::cuda::{
+    BlockCopies, BlockCopy, CudaKvStore, CudaRope, ElementType, LogitShape, Norm, QkvNorm, RowShape,
+};
 use lazy_attn::{KvDtype, KvLayout, RopeTable};
 use lazy_attn_sys::abi::LaSampling;
 use lazy_attn_types::{BlockId, BlockSize};
+use support::Bench;
 
 const NUM_KV_HEADS: u32 = 8;
 const BLOCK_SIZE: u32 = 16;
-/// Larger than any L2 cache.
-const FLUSH_BYTES: usize = 256 << 20;
-const REPETITIONS: usize = 40;
 
-struct Bench {
-    device: CudaDevice,
-    flush: CudaSlice<u8>,
+/// Times everything but attention.
+struct Rows {
+    bench: Bench,
 }
 
-impl Bench {
-    /// Median milliseconds of `work`.
-    fn time(&mut self, mut work: impl FnMut(&CudaDevice)) -> f64 {
-        let stream = self.device.stream().clone();
-        let mut times: Vec<f32> = (0..REPETITIONS + 3)
-            .map(|_| {
-                stream.memset_zeros(&mut self.flush).unwrap();
-                let start = stream.record_event(Some(CUevent_flags::CU_EVENT_DEFAULT)).unwrap();
-                work(&self.device);
-                let end = stream.record_event(Some(CUevent_flags::CU_EVENT_DEFAULT)).unwrap();
-                start.elapsed_ms(&end).unwrap()
-            })
-            .skip(3)
-            .collect();
-        times.sort_by(f32::total_cmp);
-        f64::from(times[times.len() / 2])
-    }
-
+impl Rows {
     /// `num_tokens` tokens of one layer, from scattered blocks to scattered blocks.
     fn copies(&mut self, num_tokens: u32, head_dim: u32) {
         let num_copies = num_tokens / BLOCK_SIZE;
@@ -50,12 +35,12 @@ impl Bench {
             head_dim,
             dtype: KvDtype::Bf16,
         };
-        let mut store = CudaKvStore::new(&self.device, layout).unwrap();
+        let mut store = CudaKvStore::new(&self.bench.device, layout).unwrap();
         // Elements of about one: zeros are faster than real data.
         let noise: Vec<u8> = (0..store.memory_mut().len() as u32)
             .map(|byte| if byte % 2 == 1 { 0x3F } else { (byte.wrapping_mul(2_654_435_761) >> 24) as u8 })
             .collect();
-        self.device.stream().memcpy_htod(&noise, store.memory_mut()).unwrap();
+        self.bench.device.stream().memcpy_htod(&noise, store.memory_mut()).unwrap();
         let scattered = |index: u32| BlockId(index.wrapping_mul(2_654_435_761) % layout.num_blocks);
         let copy = |index| BlockCopy {
             from: scattered(index),
@@ -63,18 +48,19 @@ impl Bench {
             distance: 1000 + index as i32,
         };
         let copies: Vec<BlockCopy> = (0..num_copies).map(copy).collect();
-        let copies = BlockCopies::new(&self.device, &copies).unwrap();
+        let copies = BlockCopies::new(&self.bench.device, &copies).unwrap();
         let inv_freq: Vec<f32> =
             (0..head_dim / 2).map(|pair| 500_000f32.powf(-2.0 * pair as f32 / head_dim as f32)).collect();
-        let rope = CudaRope::new(&self.device, &RopeTable::from_inv_freq(&inv_freq).unwrap()).unwrap();
+        let rope = CudaRope::new(&self.bench.device, &RopeTable::from_inv_freq(&inv_freq).unwrap()).unwrap();
 
         let half = (num_tokens * NUM_KV_HEADS * head_dim * 4) as usize;
-        let from = self.device.stream().clone_htod(&noise[..half]).unwrap();
-        let mut to = self.device.stream().alloc_zeros::<u8>(half).unwrap();
+        let from = self.bench.device.stream().clone_htod(&noise[..half]).unwrap();
+        let mut to = self.bench.device.stream().alloc_zeros::<u8>(half).unwrap();
         let bytes = 2.0 * half as f64;
-        let driver = self.time(|device| device.stream().memcpy_dtod(&from, &mut to).unwrap());
-        let copied = self.time(|device| device.copy_blocks(&mut store, 0, &copies).unwrap());
-        let reencoded = self.time(|device| device.reencode_blocks(&mut store, 0, &copies, &rope).unwrap());
+        let driver = self.bench.time(|device| device.stream().memcpy_dtod(&from, &mut to).unwrap());
+        let copied = self.bench.time(|device| device.copy_blocks(&mut store, 0, &copies).unwrap());
+        let reencoded =
+            self.bench.time(|device| device.reencode_blocks(&mut store, 0, &copies, &rope).unwrap());
         for (name, ms) in [("driver_copy", driver), ("copy_blocks", copied), ("reencode", reencoded)] {
             let share = driver / ms;
             println!(
@@ -91,10 +77,10 @@ impl Bench {
             (0..4).map(|byte| ((bits >> (8 * byte)) & 255) as f32 / 48.0).sum()
         };
         let logits: Vec<f32> = (0..num_rows * vocab_size).map(logit).collect();
-        let stream = self.device.stream().clone();
+        let stream = self.bench.device.stream().clone();
         let logits = stream.clone_htod(&logits).unwrap();
         let mut tokens = stream.alloc_zeros::<u32>(num_rows as usize).unwrap();
-        let ms = self.time(|device| device.argmax(shape, &logits, &mut tokens).unwrap());
+        let ms = self.bench.time(|device| device.argmax(shape, &logits, &mut tokens).unwrap());
         println!("argmax_b{num_rows}_v{vocab_size}: {ms:.4} ms");
         let all =
             LaSampling { temperature: 1.0, top_p: 1.0, repetition: 1.0, seed: 7, ..LaSampling::default() };
@@ -103,21 +89,71 @@ impl Bench {
             [("all", all), ("top_p", with_top_p), ("top_k_top_p", LaSampling { top_k: 50, ..with_top_p })]
         {
             let rows = stream.clone_htod(&vec![row; num_rows as usize]).unwrap();
-            let ms = self.time(|device| device.sample(shape, &rows, &logits, &mut tokens).unwrap());
+            let ms = self.bench.time(|device| device.sample(shape, &rows, &logits, &mut tokens).unwrap());
             println!("sample_{name}_b{num_rows}_v{vocab_size}: {ms:.4} ms");
         }
     }
+
+    /// What stands between the products of a layer of 4096 wide, as an 8B model has it.
+    fn elementwise(&mut self, num_rows: u32) {
+        const WIDTH: u32 = 4096;
+        const INTERMEDIATE: u32 = 14_336;
+        const VOCAB_SIZE: u32 = 128_256;
+        let stream = self.bench.device.stream().clone();
+        let memory = |elements: u32| stream.clone_htod(&vec![0x3F80u16; elements as usize]).unwrap();
+        let element = ElementType::Bf16;
+        let row = RowShape { num_rows, width: WIDTH };
+        let (x, mut residual, mut out) =
+            (memory(num_rows * WIDTH), memory(num_rows * WIDTH), memory(num_rows * WIDTH));
+        let (weight, norm_row) = (memory(WIDTH), f64::from(num_rows * WIDTH * 2));
+        let norm = Norm { weight: &weight, eps: 1e-5 };
+        let ms = self.bench.time(|device| {
+            device.add_rms_norm((element, row), &x, &mut residual, &norm, &mut out).unwrap();
+        });
+        print_row("add_rms_norm", num_rows, ms, 4.0 * norm_row);
+
+        let shape = RowShape { num_rows, width: INTERMEDIATE };
+        let (gate_up, mut gated) = (memory(2 * num_rows * INTERMEDIATE), memory(num_rows * INTERMEDIATE));
+        let ms = self.bench.time(|device| device.silu_mul((element, shape), &gate_up, &mut gated).unwrap());
+        print_row("silu_mul", num_rows, ms, 3.0 * f64::from(num_rows * INTERMEDIATE * 2));
+
+        let heads = memory(128);
+        let qkv_norm = QkvNorm {
+            num_q_heads: 32,
+            num_kv_heads: NUM_KV_HEADS,
+            head_dim: 128,
+            bias: None,
+            weights: Some((&heads, &heads)),
+            eps: 1e-5,
+        };
+        let width = (32 + 2 * NUM_KV_HEADS) * 128;
+        let mut qkv = memory(num_rows * width);
+        let ms = self.bench.time(|device| device.qkv_norm(element, num_rows, &qkv_norm, &mut qkv).unwrap());
+        print_row("qkv_norm", num_rows, ms, 2.0 * f64::from(num_rows * width * 2));
+
+        let table = memory(VOCAB_SIZE * WIDTH);
+        let ids: Vec<u32> =
+            (0..num_rows).map(|index| index.wrapping_mul(2_654_435_761) % VOCAB_SIZE).collect();
+        let ids = stream.clone_htod(&ids).unwrap();
+        let shape = RowShape { num_rows: VOCAB_SIZE, width: WIDTH };
+        let ms = self.bench.time(|device| device.gather(shape, &table, &ids, &mut out).unwrap());
+        print_row("gather", num_rows, ms, 2.0 * norm_row);
+    }
+}
+
+fn print_row(name: &str, num_rows: u32, ms: f64, bytes: f64) {
+    println!("{name}_t{num_rows}: {ms:.4} ms, {:.3} TB/s", bytes / ms / 1e9);
 }
 
 fn main() {
-    let path = std::env::var("LAZY_ATTN_KERNELS").unwrap();
-    let device = CudaDevice::new(0, std::fs::read(path).unwrap()).unwrap();
-    let flush = device.stream().alloc_zeros::<u8>(FLUSH_BYTES).unwrap();
-    let mut bench = Bench { device, flush };
+    let mut rows = Rows { bench: Bench::new() };
     for (num_tokens, head_dim) in [(8192, 128), (65_536, 128), (65_536, 64)] {
-        bench.copies(num_tokens, head_dim);
+        rows.copies(num_tokens, head_dim);
     }
     for num_rows in [1, 64] {
-        bench.sampling(num_rows, 128_256);
+        rows.sampling(num_rows, 128_256);
+    }
+    for num_rows in [1, 64, 2048] {
+        rows.elementwise(num_rows);
     }
 }

@@ -99,6 +99,15 @@ pub(super) fn kernel_error(action: &'static str) -> impl Fn(KernelError) -> Attn
     move |error| AttnError::Device { action, reason: error.to_string() }
 }
 
+/// How keys are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum StoredKeys {
+    /// Rotated to their places in the segment, once.
+    Rotated,
+    /// As they are; rotated to their positions each time they are read.
+    Raw,
+}
+
 /// Attention on a device: writes and reads a [`CudaKvStore`] as a [`DevicePlan`] says.
 ///
 /// Elements of queries, keys, values and output are the bits of the store's element type; of bf16 if it has 8 bits.
@@ -112,6 +121,7 @@ pub struct CudaAttention {
     /// `[num_slots, num_q_heads]`
     partial_lse: CudaSlice<f32>,
     window: u32,
+    keys: StoredKeys,
 }
 
 impl CudaAttention {
@@ -154,7 +164,22 @@ impl CudaAttention {
             device: Arc::clone(device),
             params,
             window,
+            keys: StoredKeys::Rotated,
         })
+    }
+
+    /// The same over keys that are stored as they are, and rotated to their absolute positions each time they are read: the
+    /// path of other engines, for comparison. It takes plans whose items have 16 rows (token, query head of a group) at most.
+    ///
+    /// # Errors
+    /// [`AttnError::Unsupported`] if not all of `head_dim` rotates.
+    pub fn rotating_keys(self, store: &CudaKvStore) -> Result<CudaAttention, AttnError> {
+        let rotary_dim = self.params.rope.rotary_dim();
+        if rotary_dim != store.layout().head_dim as usize {
+            let rule = "rotating keys as they are read takes head_dim only";
+            return Err(AttnError::Unsupported { what: "rotary_dim", value: rotary_dim as u64, rule });
+        }
+        Ok(CudaAttention { keys: StoredKeys::Raw, ..self })
     }
 
     fn check(&self, store: &CudaKvStore, layer: u32, plan: &DevicePlan) -> Result<(), AttnError> {
@@ -264,9 +289,13 @@ impl CudaAttention {
     ) -> Result<(), AttnError> {
         self.check(store, layer, plan)?;
         let (writes, num_writes, max_writes) = plan.writes(&self.device);
+        let rope = match self.keys {
+            StoredKeys::Rotated => self.rope(),
+            StoredKeys::Raw => LaRope { rotary_dim: 0, ..self.rope() },
+        };
         let params = LaAppend {
             kv: store.layer(&self.device, layer),
-            rope: self.rope(),
+            rope,
             writes,
             num_writes,
             k: k.address,
@@ -371,12 +400,24 @@ impl CudaAttention {
                 continue;
             }
             let params = LaAttend { work, ..*params };
-            // SAFETY: the arrays were checked to be as long as the step, which bounds the tokens of the rows; the planner
-            // bounds blocks by `num_blocks_min` and slots by `num_slots`, checked by the caller; the schedule keeps parts,
-            // rows and items inside their arrays. All of them live in this context, and the borrows outlive the launch in
-            // stream order.
-            unsafe { kernels.attend(stream, (class, store.shape()), &params, num_workers, start) }
-                .map_err(kernel_error("attending"))?;
+            if self.keys == StoredKeys::Raw && class != TileClass::N16 {
+                let (value, rule) = (u64::from(class.max_rows()), "rotating keys as they are read takes 16");
+                return Err(AttnError::Unsupported { what: "rows of an item", value, rule });
+            }
+            let launched = match self.keys {
+                // SAFETY: the arrays were checked to be as long as the step, which bounds the tokens of the rows; the planner
+                // bounds blocks by `num_blocks_min` and slots by `num_slots`, checked by the caller; the schedule keeps parts,
+                // rows and items inside their arrays. All of them live in this context, and the borrows outlive the launch
+                // in stream order.
+                StoredKeys::Rotated => unsafe {
+                    kernels.attend(stream, (class, store.shape()), &params, num_workers, start)
+                },
+                // SAFETY: as above.
+                StoredKeys::Raw => unsafe {
+                    kernels.attend_rotating_keys(stream, store.shape(), &params, num_workers)
+                },
+            };
+            launched.map_err(kernel_error("attending"))?;
             // The classes read the same and write different slots, so the next one need not wait.
             start = Start::Early;
         }

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use half::{bf16, f16};
 use lazy_attn::cuda::{CudaAttention, CudaDevice, CudaKvStore, DevicePlan, PlanBounds};
-use lazy_attn::{AttnParams, KvDtype, KvLayout, Plan, PlanConfig, RopeTable, Schedule};
+use lazy_attn::{AttnError, AttnParams, KvDtype, KvLayout, Plan, PlanConfig, RopeTable, Schedule};
 use lazy_attn_types::BlockSize;
 
 use crate::common::{LAYER, Rounding, Rows, Scenario, inv_freq, relative_error, scale};
@@ -51,6 +51,14 @@ pub(crate) struct Gpu {
     params: AttnParams,
     window: u32,
     dtype: KvDtype,
+    keys: Keys,
+}
+
+/// How the store's keys lie there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keys {
+    Rotated,
+    Raw,
 }
 
 /// What the second step needs, kept so that it can be run again.
@@ -80,9 +88,14 @@ impl Gpu {
             softmax_scale: scale(shape) as f32,
         };
         let window = scenario.window.unwrap_or(0);
-        let mut gpu = Gpu { device, store, params, window, dtype: shape.dtype };
+        let mut gpu = Gpu { device, store, params, window, dtype: shape.dtype, keys: Keys::Rotated };
         gpu.poison();
         gpu
+    }
+
+    /// The same with keys that lie as `keys` says.
+    pub(crate) fn over(keys: Keys, scenario: &Scenario) -> Gpu {
+        Gpu { keys, ..Gpu::new(scenario) }
     }
 
     /// Fills the store with NaNs.
@@ -111,7 +124,13 @@ impl Gpu {
     }
 
     pub(crate) fn attention(&self, max_slots: usize) -> CudaAttention {
-        CudaAttention::new(&self.device, &self.store, self.params.clone(), max_slots, self.window).unwrap()
+        let params = self.params.clone();
+        let attention =
+            CudaAttention::new(&self.device, &self.store, params, max_slots, self.window).unwrap();
+        match self.keys {
+            Keys::Rotated => attention,
+            Keys::Raw => attention.rotating_keys(&self.store).unwrap(),
+        }
     }
 
     /// Encodes the documents of a scenario, and what its tails have stored.
@@ -139,8 +158,12 @@ impl Gpu {
 
     /// Attends without waiting for it.
     pub(crate) fn launch(&self, prepared: &mut Prepared) {
+        self.try_launch(prepared).unwrap();
+    }
+
+    pub(crate) fn try_launch(&self, prepared: &mut Prepared) -> Result<(), AttnError> {
         let Prepared { plan, attention, q, out } = prepared;
-        attention.attend(&self.store, LAYER, plan, q, out).unwrap();
+        attention.attend(&self.store, LAYER, plan, q, out)
     }
 
     pub(crate) fn attend(&self, prepared: &mut Prepared) -> Vec<u16> {
@@ -159,10 +182,15 @@ impl Gpu {
 
 /// Runs the scenario: bits of `[num_tokens, num_q_heads * head_dim]`.
 pub(crate) fn run(scenario: &Scenario, config: PlanConfig) -> Vec<u16> {
+    run_over(Keys::Rotated, scenario, config)
+}
+
+/// The same over a store whose keys lie as `keys` says.
+pub(crate) fn run_over(keys: Keys, scenario: &Scenario, config: PlanConfig) -> Vec<u16> {
     if scenario.requests.is_empty() {
         return Vec::new();
     }
-    let mut gpu = Gpu::new(scenario);
+    let mut gpu = Gpu::over(keys, scenario);
     let mut bits = Vec::new();
     scenario.run_steps(config, |plan, rows| {
         if plan.num_tokens() > 0 {
@@ -177,6 +205,12 @@ pub(crate) fn run(scenario: &Scenario, config: PlanConfig) -> Vec<u16> {
 /// Compares with the oracles: the whole in the norm, and no element further off than rounding can take it.
 pub(crate) fn check(scenario: &Scenario) {
     let got = widen(scenario.shape.dtype, &run(scenario, config(scenario)));
+    compare(scenario, &got);
+    scenario.assert_same_rounding(&got, Rounding::KeysAndQueries);
+}
+
+/// Compares with the oracle that rounds nothing.
+pub(crate) fn compare(scenario: &Scenario, got: &[f32]) {
     let want = scenario.oracle();
     assert_eq!(got.len(), want.len());
     let unit = if scenario.shape.dtype == KvDtype::F16 { 2f64.powi(-11) } else { 2f64.powi(-9) };
@@ -188,8 +222,7 @@ pub(crate) fn check(scenario: &Scenario) {
         assert!(difference <= most, "element {index}: {got} is not {want} within {most} in {scenario:?}");
     }
     let want: Vec<f64> = want.into_iter().map(|(value, _)| value).collect();
-    let relative = relative_error(&got, &want);
+    let relative = relative_error(got, &want);
     println!("relative error {relative:.2e}");
     assert!(relative <= scenario.relative_error_max(), "relative error {relative:.2e} in {scenario:?}");
-    scenario.assert_same_rounding(&got, Rounding::KeysAndQueries);
 }

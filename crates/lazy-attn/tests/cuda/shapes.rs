@@ -61,4 +61,7 @@ fn attention_without_kernels_is_refused_with_what_there_is() {
             &["rotary_dim", &rotary_dim.to_string(), "multiples of 16 up to head_dim"],
         );
     }
+    let partly = attention(8, 32).unwrap();
+    refused(partly.rotating_keys(&store), &["rotary_dim", "64", "head_dim"]);
+    assert!(attention(8, 64).unwrap().rotating_keys(&store).is_ok());
 }
