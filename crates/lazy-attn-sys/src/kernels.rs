@@ -188,7 +188,7 @@ impl Limits {
 
     /// As many blocks per multiprocessor as wanted, if each then has enough stages; else one.
     fn attend_launch(&self, class: TileClass, shape: KernelShape) -> Result<AttendLaunch, KernelError> {
-        let fixed = class.fixed_bytes(shape);
+        let fixed = class.fixed_bytes(shape, self.has_warpgroups);
         let stage_bytes = class.stage_bytes(shape);
         let min_stages = class.min_stages(shape);
         let stages = |blocks: u32| {

@@ -58,12 +58,14 @@ impl TileClass {
         shape.dtype == KvDtype::Fp8E4m3 && self != TileClass::N16
     }
 
-    /// Shared memory besides the stages: the size of the kernel's struct, at most, and what is to be widened.
+    /// Shared memory besides the stages: the size of the kernel's struct, at most, and what is to be widened, or queries
+    /// that are prepared for warpgroups.
     #[cfg(feature = "cuda")]
-    pub(crate) fn fixed_bytes(self, shape: KernelShape) -> u32 {
-        let raw = if self.widens(shape) { RAW_STAGES * 128 * shape.head_dim } else { 0 };
-        raw + match self {
+    pub(crate) fn fixed_bytes(self, shape: KernelShape, has_warpgroups: bool) -> u32 {
+        match self {
             TileClass::N16 => 2 * 4 * 4 * shape.head_dim * 4 + 1024,
+            TileClass::W64 | TileClass::W128 if self.widens(shape) => RAW_STAGES * 128 * shape.head_dim + 384,
+            TileClass::W64 | TileClass::W128 if has_warpgroups => self.max_rows() * shape.head_dim * 2 + 1408,
             TileClass::W64 | TileClass::W128 => 384,
         }
     }

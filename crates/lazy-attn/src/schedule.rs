@@ -1,8 +1,13 @@
 //! From a plan to the arrays a device reads: the plan's items are cut so that every worker has the same amount to do.
 //!
 //! A thread block is (worker, KV head). The cost of all items of a tile class is laid end to end and cut into as many
-//! equal ranges as there are workers, at borders of 64 keys. Nothing is taken from a queue at run time, so the same plan
-//! gives the same bits, and no worker idles for more than a tile's time while another works.
+//! equal ranges as there are workers, at borders of tiles. Wide items that come out nearly even without a cut are dealt
+//! whole instead, longest first: they need no merge, and workers run over the same keys at about the same time. Nothing
+//! is taken from a queue at run time, so the same plan gives the same bits, and no worker idles for long while another
+//! works.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 
 use lazy_attn_sys::TileClass;
 use lazy_attn_sys::abi::{
@@ -11,15 +16,42 @@ use lazy_attn_sys::abi::{
 
 use crate::plan::{Coverage, Item, Part, Plan, Span, Visibility};
 
-/// Keys between two places where a part may be cut.
+/// Keys between two places where a part may be cut, at least.
 pub const CUT_TOKENS: u32 = 64;
 
-/// Cost of [`CUT_TOKENS`] keys. The other costs are relative to it.
-const CUT_COST: u64 = 16;
-/// Cost of turning the queries to another part.
-const PART_COST: u64 = 4;
-/// Cost of starting an item and writing its result.
-const ITEM_COST: u64 = 16;
+/// What a tile class spends, relative to a sixteenth of [`CUT_TOKENS`] keys.
+#[derive(Debug, Clone, Copy)]
+struct Costs {
+    /// Keys of a tile: where a part may be cut.
+    tile_tokens: u32,
+    /// A tile, full or not.
+    tile: u64,
+    /// Turning the queries to another part.
+    part: u64,
+    /// Starting an item and writing its result.
+    item: u64,
+    /// What the slowest worker may take longer than the average before items are cut: about what a merge takes.
+    slack: Option<u64>,
+}
+
+impl Costs {
+    fn of(class: TileClass) -> Costs {
+        match class {
+            TileClass::N16 => Costs { tile_tokens: CUT_TOKENS, tile: 16, part: 4, item: 16, slack: None },
+            TileClass::W64 | TileClass::W128 => {
+                Costs { tile_tokens: 2 * CUT_TOKENS, tile: 32, part: 4, item: 16, slack: Some(160) }
+            }
+        }
+    }
+
+    fn num_tiles(self, keys: Span) -> u64 {
+        u64::from(keys.len().div_ceil(self.tile_tokens))
+    }
+
+    fn of_item(self, parts: &[Part]) -> u64 {
+        self.item + parts.iter().map(|part| self.part + self.num_tiles(part.keys) * self.tile).sum::<u64>()
+    }
+}
 
 /// The items of one tile class, worker by worker.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -97,7 +129,14 @@ impl Schedule {
         for (index, &class) in TileClass::ALL.iter().enumerate() {
             let num_workers = workers.per_class[index];
             let is_own = |item: &Item| class_of(item.rows.len() * workers.group_size) == class;
-            let mut work = schedule.cut(plan, num_workers, is_own, &mut slots);
+            let items = plan.items().iter().enumerate().filter(|(_, item)| is_own(item));
+            let costs = Costs::of(class);
+            let own: Vec<Priced> =
+                items.map(|(item, of)| Priced { item, cost: costs.of_item(plan.parts_of(of)) }).collect();
+            let mut work = match deal(&own, num_workers, costs.slack) {
+                Some(shares) => schedule.place(plan, &shares, &mut slots),
+                None => schedule.cut(plan, Cutter::new(costs, &own, num_workers), &own, &mut slots),
+            };
             schedule.lay_out_workers(plan, &mut work);
             schedule.work[index] = work;
         }
@@ -105,44 +144,62 @@ impl Schedule {
         schedule
     }
 
-    /// Cuts the items `is_own` accepts for `num_workers` workers.
+    /// Cuts the items of `own` for the workers of `cutter`.
     fn cut(
         &mut self,
         plan: &Plan,
-        num_workers: u32,
-        is_own: impl Fn(&Item) -> bool,
+        mut cutter: Cutter,
+        own: &[Priced],
         slots: &mut [PieceSlots],
     ) -> ClassWork {
-        let own = || plan.items().iter().enumerate().filter(|(_, item)| is_own(item));
-        let total: u64 = own().map(|(_, item)| ITEM_COST + parts_cost(plan.parts_of(item))).sum();
-        if total == 0 {
+        if own.is_empty() {
             return ClassWork::default();
         }
-        let mut cutter = Cutter::new(total, num_workers);
-        for (index, item) in own() {
-            self.cut_item(plan, item, &mut cutter, &mut slots[index]);
+        for &Priced { item, .. } in own {
+            self.cut_item(plan, &plan.items()[item], &mut cutter, &mut slots[item]);
         }
         cutter.finish()
     }
 
+    /// Gives each worker its share of items, whole.
+    fn place(&mut self, plan: &Plan, shares: &[Vec<usize>], slots: &mut [PieceSlots]) -> ClassWork {
+        let mut work = ClassWork { worker_begin: vec![0], ..ClassWork::default() };
+        for share in shares {
+            for &index in share {
+                let item = &plan.items()[index];
+                let part_begin = self.parts.len();
+                self.parts.extend(plan.parts_of(item).iter().map(|part| la_part(part, part.keys)));
+                let first_slot = match item.coverage {
+                    Coverage::Whole => WRITES_OUTPUT,
+                    Coverage::Partial => self.take_slots(item),
+                };
+                slots[index].push(first_slot);
+                work.items.push(self.la_item(item, part_begin, first_slot));
+            }
+            work.worker_begin.push(work.items.len() as i32);
+        }
+        work
+    }
+
     fn cut_item(&mut self, plan: &Plan, item: &Item, cutter: &mut Cutter, slots: &mut PieceSlots) {
         let mut part_begin = self.parts.len();
-        cutter.spend(ITEM_COST);
+        let costs = cutter.costs;
+        cutter.spend(costs.item);
         let parts = plan.parts_of(item);
         for (index, &part) in parts.iter().enumerate() {
-            cutter.spend(PART_COST);
+            cutter.spend(costs.part);
             let mut rest = part.keys;
             while !rest.is_empty() {
-                let cuts = cutter.cuts_left().max(1).min(u64::from(rest.len().div_ceil(CUT_TOKENS)));
-                let end = rest.end.min(rest.begin + cuts as u32 * CUT_TOKENS);
+                let tiles = cutter.tiles_left().max(1).min(costs.num_tiles(rest));
+                let end = rest.end.min(rest.begin + tiles as u32 * costs.tile_tokens);
                 self.parts.push(la_part(&part, Span { begin: rest.begin, end }));
-                cutter.spend(cuts * CUT_COST);
+                cutter.spend(tiles * costs.tile);
                 rest.begin = end;
                 let is_last = rest.is_empty() && index + 1 == parts.len();
-                if cutter.cuts_left() == 0 && !is_last {
+                if cutter.tiles_left() == 0 && !is_last {
                     self.close_piece(item, part_begin, cutter, slots);
                     part_begin = self.parts.len();
-                    cutter.spend(ITEM_COST);
+                    cutter.spend(costs.item);
                 }
             }
         }
@@ -156,16 +213,27 @@ impl Schedule {
     }
 
     fn close_piece(&mut self, item: &Item, part_begin: usize, cutter: &mut Cutter, slots: &mut PieceSlots) {
+        let first_slot = self.take_slots(item);
+        slots.push(first_slot);
+        cutter.push(self.la_item(item, part_begin, first_slot));
+    }
+
+    /// The first of as many slots as the item has rows.
+    fn take_slots(&mut self, item: &Item) -> i32 {
         let first_slot = self.num_slots as i32;
         self.num_slots += item.rows.len();
-        slots.push(first_slot);
-        cutter.push(LaItem {
+        first_slot
+    }
+
+    /// `item` with the parts from `part_begin` on.
+    fn la_item(&self, item: &Item, part_begin: usize, first_slot: i32) -> LaItem {
+        LaItem {
             part_begin: part_begin as i32,
             part_end: self.parts.len() as i32,
             row_begin: item.rows.begin as i32,
             row_end: item.rows.end as i32,
             first_slot,
-        });
+        }
     }
 
     /// Lays the blocks of every worker end to end, and copies what it reads first into its start.
@@ -235,8 +303,30 @@ fn class_of(num_rows: u32) -> TileClass {
     fits.unwrap_or(TileClass::ALL[0])
 }
 
-fn parts_cost(parts: &[Part]) -> u64 {
-    parts.iter().map(|part| PART_COST + u64::from(part.keys.len().div_ceil(CUT_TOKENS)) * CUT_COST).sum()
+/// An item of a plan and its cost.
+#[derive(Debug, Clone, Copy)]
+struct Priced {
+    item: usize,
+    cost: u64,
+}
+
+/// Whole items for each worker, longest first, each to the worker with the least so far; none if one worker then ends later
+/// than the average by more than `slack`.
+fn deal(own: &[Priced], num_workers: u32, slack: Option<u64>) -> Option<Vec<Vec<usize>>> {
+    let most = own.iter().map(|priced| priced.cost).sum::<u64>() / u64::from(num_workers.max(1)) + slack?;
+    let mut sorted = own.to_vec();
+    sorted.sort_by_key(|priced| Reverse(priced.cost));
+    let mut shares = vec![Vec::new(); num_workers.max(1) as usize];
+    let mut loads: BinaryHeap<_> = (0..shares.len()).map(|worker| Reverse((0, worker))).collect();
+    for Priced { item, cost } in sorted {
+        let Reverse((load, worker)) = loads.pop()?;
+        if load + cost > most {
+            return None;
+        }
+        shares[worker].push(item);
+        loads.push(Reverse((load + cost, worker)));
+    }
+    (!own.is_empty()).then_some(shares)
 }
 
 fn la_part(part: &Part, keys: Span) -> LaPart {
@@ -268,18 +358,19 @@ fn writes_of(plan: &Plan) -> Vec<LaWrite> {
 /// Hands pieces to workers: worker `w` ends where `(w + 1) / num_workers` of the cost is spent.
 struct Cutter {
     work: ClassWork,
+    costs: Costs,
     total: u64,
     num_workers: u64,
     spent: u64,
 }
 
 impl Cutter {
-    fn new(total: u64, num_workers: u32) -> Cutter {
+    fn new(costs: Costs, own: &[Priced], num_workers: u32) -> Cutter {
         let num_workers = u64::from(num_workers.max(1));
         // Every cut starts one more piece.
-        let total = total + (num_workers - 1) * ITEM_COST;
+        let total = own.iter().map(|priced| priced.cost).sum::<u64>() + (num_workers - 1) * costs.item;
         let work = ClassWork { worker_begin: vec![0], ..ClassWork::default() };
-        Cutter { work, total, num_workers, spent: 0 }
+        Cutter { work, costs, total, num_workers, spent: 0 }
     }
 
     fn spend(&mut self, cost: u64) {
@@ -291,18 +382,18 @@ impl Cutter {
         self.work.worker_begin.len() as u64 * self.total / self.num_workers
     }
 
-    /// Cuts the open worker still takes, rounded to the nearest; all of them for the last worker.
-    fn cuts_left(&self) -> u64 {
+    /// Tiles the open worker still takes, rounded to the nearest; all of them for the last worker.
+    fn tiles_left(&self) -> u64 {
         if self.work.worker_begin.len() as u64 == self.num_workers {
-            return u64::MAX / CUT_COST;
+            return u64::MAX / self.costs.tile;
         }
-        (self.target() + CUT_COST / 2).saturating_sub(self.spent) / CUT_COST
+        (self.target() + self.costs.tile / 2).saturating_sub(self.spent) / self.costs.tile
     }
 
     /// Gives a piece to the open worker, and closes it once it has its share.
     fn push(&mut self, item: LaItem) {
         self.work.items.push(item);
-        while (self.work.worker_begin.len() as u64) < self.num_workers && self.cuts_left() == 0 {
+        while (self.work.worker_begin.len() as u64) < self.num_workers && self.tiles_left() == 0 {
             self.work.worker_begin.push(self.work.items.len() as i32);
         }
     }

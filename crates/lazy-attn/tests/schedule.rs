@@ -49,8 +49,9 @@ fn coverage(schedule: &Schedule) -> BTreeMap<(i32, i32, i32, i32), u32> {
         for part in &schedule.parts[item.part_begin as usize..item.part_end as usize] {
             for row in &schedule.rows[item.row_begin as usize..item.row_end as usize] {
                 for key in part.key_begin..part.key_end {
-                    *covered.entry((row.token, row.base - part.start, part.first_block, key)).or_default() +=
-                        1;
+                    let entry = part.first_block + key / SHAPE.block_size.cast_signed();
+                    let block = (schedule.block_ids[entry as usize] & !LAST_OF_PART).cast_signed();
+                    *covered.entry((row.token, row.base - part.start, block, key)).or_default() += 1;
                 }
             }
         }
@@ -178,6 +179,34 @@ fn workers_have_equal_shares_of_a_long_context() {
         })
         .collect();
     assert!(shares.iter().all(|share| (share - 640).abs() <= CUT_TOKENS.cast_signed()), "{shares:?}");
+}
+
+#[test]
+fn prompts_that_come_out_even_are_dealt_whole_longest_first() {
+    let mut scenario = Scenario::new(Shape { group_size: 4, ..SHAPE }, &[]);
+    for _ in 0..16 {
+        scenario = scenario.request(0, &[], 0, 512);
+    }
+    let schedule = Schedule::new(&plan_of(&scenario), &workers(14));
+    assert!(schedule.num_slots == 0 && schedule.merge_tokens.is_empty());
+    let work = &schedule.work[2];
+    let tiles = |item: &LaItem| {
+        let parts = &schedule.parts[item.part_begin as usize..item.part_end as usize];
+        parts.iter().map(|part| (part.key_end - part.key_begin + 127) / 128).sum::<i32>()
+    };
+    let shares = work.worker_begin.windows(2).map(|ends| &work.items[ends[0] as usize..ends[1] as usize]);
+    for share in shares {
+        let tiles: Vec<i32> = share.iter().map(tiles).collect();
+        assert!(tiles.iter().sum::<i32>() == 40 && tiles.is_sorted_by(|a, b| a >= b), "{tiles:?}");
+    }
+}
+
+#[test]
+fn one_long_prompt_item_is_cut_at_tiles() {
+    let scenario = Scenario::new(Shape { group_size: 4, ..SHAPE }, &[8192]).request(0, &[0], 0, 32);
+    let schedule = Schedule::new(&plan_of(&scenario), &workers(14));
+    assert!(schedule.work[2].items.len() == 16 && schedule.num_slots == 16 * 32);
+    assert!(schedule.parts.iter().all(|part| part.key_begin % 128 == 0));
 }
 
 #[test]
