@@ -18,6 +18,7 @@
 #include "device/rows.cuh"
 #include "device/softmax.cuh"
 #include "device/wgmma.cuh"
+#include "device/wide_warpgroups.cuh"
 #include "lazy_kernels.h"
 
 namespace la {
@@ -169,7 +170,7 @@ __device__ __forceinline__ void consume_wide(const LaAttend &p, const Ring &barr
 }
 
 // `Groups` warpgroups of 64 rows each, and one of which a single warp copies: registers move between warpgroups, not warps.
-template <class Element, int HeadDim, int Groups> __device__ __forceinline__ void attend_wide(const LaAttend &p) {
+template <class Element, int HeadDim, int Groups> __device__ __forceinline__ void attend_tiles(const LaAttend &p) {
     // Two groups need the registers that only sm_90a can move to them; elsewhere items have at most 64 rows.
     if (Groups == 2 && !LA_HAS_WGMMA) return;
     constexpr uint32_t kComputeThreads = 128 * Groups;
@@ -212,6 +213,13 @@ template <class Element, int HeadDim, int Groups> __device__ __forceinline__ voi
         }
     }
     wait_for_last_grid();
+}
+
+template <class Element, int HeadDim, int Groups> __device__ __forceinline__ void attend_wide(const LaAttend &p) {
+#if LA_HAS_WGMMA
+    if constexpr (!std::is_same_v<Element, HalfProducts>) return attend_warpgroups<Element, HeadDim, kWideKeys, Groups>(p);
+#endif
+    attend_tiles<Element, HeadDim, Groups>(p);
 }
 
 }  // namespace la

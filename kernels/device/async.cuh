@@ -103,6 +103,20 @@ __device__ __forceinline__ void wait_for_last_grid() {
 #endif
 }
 
+__device__ __forceinline__ void store_shared(uint32_t address, uint2 x) {
+    asm volatile("st.shared.v2.b32 [%0], {%1, %2};" ::"r"(address), "r"(x.x), "r"(x.y) : "memory");
+}
+
+__device__ __forceinline__ uint2 load_shared(uint32_t address) {
+    uint2 x;
+    asm volatile("ld.shared.v2.b32 {%0, %1}, [%2];" : "=r"(x.x), "=r"(x.y) : "r"(address) : "memory");
+    return x;
+}
+
+// A barrier among `Threads` threads of a block whose number is known at run time only: waiting at it, and arriving without waiting.
+template <int Threads> __device__ __forceinline__ void sync_threads_with(uint32_t id) { asm volatile("bar.sync %0, %1;" ::"r"(id), "n"(Threads) : "memory"); }
+template <int Threads> __device__ __forceinline__ void arrive_at_threads(uint32_t id) { asm volatile("bar.arrive %0, %1;" ::"r"(id), "n"(Threads) : "memory"); }
+
 // A barrier among `threads` threads of a block; 0 is __syncthreads.
 template <int Id, int Threads> __device__ __forceinline__ void sync_threads_of() {
     asm volatile("bar.sync %0, %1;" ::"n"(Id), "n"(Threads) : "memory");

@@ -34,6 +34,7 @@ struct TileBlocks {
     uint32_t id;
     uint32_t count;
     uint32_t scale;
+    uint32_t num_copies;  // more than `count` where the last block is repeated
 };
 
 // Copies the blocks of a tile of a KV head's keys or values into the stage at `place`.
@@ -45,15 +46,15 @@ __device__ __forceinline__ void fill_stage(const LaKv &kv, const void *gKv, uint
     barrier_wait(ring.empty_of(place.stage), place.parity ^ 1);
 #if LA_HAS_BULK_COPY
     if constexpr (Element::kKvBytes == 2) {
-        if (lane == 0) barrier_expect(ring.full_of(place.stage), tile.count * block_bytes);
+        if (lane == 0) barrier_expect(ring.full_of(place.stage), tile.num_copies * block_bytes);
         __syncwarp();
     }
-    if (lane < tile.count) copy_bulk(sStage + lane * block_bytes, gHead + tile.id * kv.block_stride, block_bytes, ring.full_of(place.stage));
+    if (lane < tile.num_copies) copy_bulk(sStage + lane * block_bytes, gHead + tile.id * kv.block_stride, block_bytes, ring.full_of(place.stage));
     if constexpr (Element::kKvBytes == 1) {
         // Copies need not wait for scales: bytes may complete before they are announced, the stage is not full before both.
         if (lane < 8) ring.scales[place.stage][lane] = static_cast<uint8_t>(tile.scale);
         __syncwarp();
-        if (lane == 0) barrier_expect(ring.full_of(place.stage), tile.count * block_bytes);
+        if (lane == 0) barrier_expect(ring.full_of(place.stage), tile.num_copies * block_bytes);
     }
 #else
     if constexpr (Element::kKvBytes == 1) {
@@ -61,7 +62,7 @@ __device__ __forceinline__ void fill_stage(const LaKv &kv, const void *gKv, uint
         __threadfence_block();
     }
     const uint32_t groups = block_bytes / 16;
-    for (uint32_t block = 0; block < tile.count; block++) {
+    for (uint32_t block = 0; block < tile.num_copies; block++) {
         const char *gBlock = gHead + __shfl_sync(~0u, tile.id, block) * kv.block_stride;
         for (uint32_t group = lane; group < groups; group += 32) copy_16(sStage + block * block_bytes + group * 16, gBlock + group * 16);
     }
@@ -122,13 +123,14 @@ template <class Element> struct BlockList {
         const bool may_be_far = at + most > 32;
         uint64_t ends_here = ends;
         if (may_be_far) ends_here |= static_cast<uint64_t>(__ballot_sync(~0u, far & LA_LAST_OF_PART)) << 32;
-        TileBlocks tile{pick(near, far, at + lane % most, may_be_far) & ~LA_LAST_OF_PART, 0, 0};
+        TileBlocks tile{pick(near, far, at + lane % most, may_be_far) & ~LA_LAST_OF_PART, 0, 0, 0};
         // Without an end among them, number -1 is larger than any.
         tile.count = 1 + min(most - 1, static_cast<uint32_t>(__ffsll(static_cast<int64_t>(ends_here >> at)) - 1));
         if constexpr (kHasScales) {
             const uint32_t both = pick(near_scales, far_scales, at + step, may_be_far);
             tile.scale = step < tile.count ? both : 0;
         }
+        tile.num_copies = tile.count;
         at += tile.count;
         if (at >= 32) {
             at -= 32;
@@ -142,13 +144,25 @@ template <class Element> struct BlockList {
     }
 };
 
+// What a tile holds behind the last block of its keys.
+enum class TileEnd {
+    kAnything,
+    kNumbers,  // a first fill of a stage repeats its last block, and later ones leave what was there
+};
+
 // Fills the ring with all tiles of a worker, in the order in which the other warps read them.
-template <class Element, int HeadDim, int TileKeys>
+template <class Element, int HeadDim, int TileKeys, TileEnd End = TileEnd::kAnything>
 __device__ __forceinline__ void produce(const LaAttend &p, const Ring &ring, uint32_t kv_head, const LaStart &start) {
+    const uint32_t tile_blocks = TileKeys / p.kv.block_size;
     RingPlace place;
     BlockList<Element> list(p, kv_head, start);
-    for (int32_t rest = start.num_blocks; rest > 0;) {
-        TileBlocks tile = list.take(TileKeys / p.kv.block_size);
+    int32_t num_unfilled = End == TileEnd::kNumbers ? static_cast<int32_t>(ring.num_stages) : 0;
+    for (int32_t rest = start.num_blocks; rest > 0; num_unfilled -= 2) {
+        TileBlocks tile = list.take(tile_blocks);
+        if (End == TileEnd::kNumbers && num_unfilled > 0) {
+            tile.id = __shfl_sync(~0u, tile.id, min(threadIdx.x % 32, tile.count - 1));
+            tile.num_copies = tile_blocks;
+        }
         fill_stage<Element, HeadDim, TileKeys>(p.kv, p.kv.k, kv_head, ring, place, tile);
         place.advance(ring.num_stages);
         tile.scale >>= 8;

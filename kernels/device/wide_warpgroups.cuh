@@ -1,0 +1,248 @@
+// attend's wide classes by wgmma: one or two warpgroups of 64 rows compute, and of a last one a warp copies keys and values while three
+// prepare queries (wide_prepare.cuh).
+//
+// A step starts the scores of a tile and the values of the tile before, and does the softmax of the one while the other still runs,
+// also from one item to the next. Two warpgroups take turns at starting products, so that each has its softmax under the products of
+// the other as well.
+#pragma once
+#include "producer.cuh"
+#include "wide_prepare.cuh"
+#include "wide_tile.cuh"
+
+namespace la {
+
+#if LA_HAS_WGMMA
+// Shared memory behind the stages and the queries.
+struct WarpgroupShared {
+    uint64_t full[kMaxStages];
+    uint64_t empty[kMaxStages];
+    uint64_t queries_raw, queries_full, queries_empty;
+    float2 order[8];
+    WideSlot slot;
+};
+static_assert(sizeof(WarpgroupShared) <= 1408, "TileClass::fixed_bytes");
+
+enum class TileMask { kNone, kRows };
+
+template <class Element, int HeadDim, int Keys, int Groups> struct WideConsumer {
+    // Where in a chain or a document the warpgroup is, and what the thread's two rows are.
+    struct Place {
+        int32_t tile, key_end;
+        int32_t full_begin, full_end;
+        int32_t flags;
+        int32_t distance[2], target[2];
+
+        __device__ __forceinline__ bool is_full() const { return tile >= full_begin && tile + Keys <= full_end; }
+    };
+
+    const LaAttend &p;
+    WarpgroupShared &shared;
+    const Ring ring;
+    const WidePlace queries;
+    const uint32_t kv_head;
+    RingPlace place;
+    uint32_t parity = 0;  // of the queries
+    uint32_t tokens = 0;  // of the two rows in their item, 16 bits each
+    WideTile<Element, HeadDim, Keys> t;
+    Place now;
+
+    __device__ __forceinline__ uint32_t row_of(int r) const { return threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4 + 8 * r; }
+    __device__ __forceinline__ uint32_t token_of(int r) const { return tokens >> 16 * r & 0xFFFF; }
+
+    // Waits for the next stage; its number.
+    __device__ __forceinline__ uint32_t next_stage() {
+        const uint32_t stage = place.stage;
+        barrier_wait(ring.full_of(stage), place.parity);
+        place.advance(ring.num_stages);
+        return stage;
+    }
+    __device__ __forceinline__ uint32_t address_of(uint32_t stage) const { return ring.tiles + stage * kStageBytes<HeadDim, Keys>; }
+    __device__ __forceinline__ void give_back(uint32_t stage) const {
+        __syncwarp();
+        if (threadIdx.x % 32 == 0) barrier_arrive(ring.empty_of(stage));
+    }
+
+    // Takes the next part and its queries.
+    __device__ __forceinline__ void load_part() {
+        barrier_wait(queries.full, parity);
+        parity ^= 1;
+        const WideNote &note = shared.slot.note;
+        now.tile = note.key_begin, now.key_end = note.key_end;
+        now.full_begin = note.full_begin, now.full_end = note.full_end;
+        now.flags = note.flags;
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            const WideRow row = shared.slot.rows[token_of(r)];
+            now.target[r] = row.target, now.distance[r] = row.distance;
+        }
+        t.load_queries(queries.queries, threadIdx.x / 32 * 16);
+        __syncwarp();
+        if (threadIdx.x % 32 == 0) barrier_arrive(queries.empty);
+    }
+
+    __device__ __forceinline__ void mask() {
+        const int32_t window = static_cast<int32_t>(p.window);
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            const int32_t begin = window ? now.distance[r] - window + 1 : INT32_MIN;
+            t.mask(r, now.tile, begin, now.flags & kNoteCausal ? min(now.key_end, now.distance[r] + 1) : now.key_end);
+        }
+    }
+
+    // Divides by the sum of probabilities and writes the rows.
+    __device__ __forceinline__ void finish(const float (&largest)[2], const float (&sums)[2], const int32_t (&target)[2], bool is_output) {
+        const uint32_t group_size = p.num_q_heads / p.kv.num_kv_heads;
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            float sum = sums[r];
+            sum += __shfl_xor_sync(~0u, sum, 1);
+            sum += __shfl_xor_sync(~0u, sum, 2);
+            const float scale = sum > 0.f ? 1.f / sum : 0.f;
+            const bool exists = target[r] >= 0;
+            const uint32_t head = kv_head * group_size + row_of(r) - token_of(r) * group_size;
+            const int64_t entry = static_cast<int64_t>(max(target[r], 0)) * p.num_q_heads + head;
+            if (is_output) {
+                t.store_output(r, scale, exists, static_cast<uint16_t *>(p.out) + entry * HeadDim);
+            } else if (exists) {
+                t.store_partial(r, scale, p.partials.out + entry * HeadDim);
+                if (threadIdx.x % 4 == 0) p.partials.lse[entry] = sum > 0.f ? largest[r] * p.rope.scale_log2 + log2f(sum) : -INFINITY;
+            }
+        }
+    }
+
+    // Scores of the first tile of all. Nothing runs before or after.
+    __device__ __forceinline__ void first_scores() {
+        const uint32_t keys = next_stage();
+        wgmma_pin(t.score);
+        wgmma_fence();
+        t.start_scores(address_of(keys));
+        wgmma_wait<0>();
+        wgmma_pin(t.score);
+        give_back(keys);
+        if (!now.is_full()) mask();
+        float keep[2];
+        t.clear();
+        t.absorb(p.rope.scale_log2, keep);
+        t.pack();
+    }
+
+    // Values of the tile before and scores of the tile at hand. `was_first`, `is_first`: they begin an item; then the rows of the item
+    // before are written to `target`. Nothing runs before or after. There is no branch while something runs, or the assembler would
+    // have products run one by one.
+    template <TileMask Mask> __device__ __forceinline__ void step(bool was_first, bool is_first, const int32_t (&target)[2], bool is_output) {
+        const uint32_t values = next_stage(), keys = next_stage();
+        if (Groups == 2) sync_threads_with<256>(2 + threadIdx.x / 128);
+        wgmma_pin(t.score);
+        wgmma_pin(t.out);
+        wgmma_fence();
+        t.start_scores(address_of(keys));
+        t.start_values(address_of(values), was_first);
+        if (Groups == 2) arrive_at_threads<256>(3 - threadIdx.x / 128);
+        wgmma_wait<1>();
+        wgmma_pin(t.score);
+        give_back(keys);
+        if (Mask == TileMask::kRows) mask();
+        const float largest[2] = {t.largest[0], t.largest[1]}, sum[2] = {t.sum[0], t.sum[1]};
+        if (is_first) t.clear();
+        float keep[2];
+        t.absorb(p.rope.scale_log2, keep);
+        // Without this store, which nobody reads, the assembler moves the wait for the values in front of the softmax that should fill
+        // the time.
+        store_shared(shared_address(shared.order + threadIdx.x / 32), make_uint2(__float_as_uint(t.sum[0]), __float_as_uint(t.sum[1])));
+        wgmma_wait<0>();
+        wgmma_pin(t.out);
+        give_back(values);
+        t.pack();
+        if (is_first) {
+            finish(largest, sum, target, is_output);
+        } else {
+            t.rescale(keep);
+        }
+    }
+
+    __device__ __forceinline__ void last_values(bool was_first, const int32_t (&target)[2], bool is_output) {
+        const uint32_t values = next_stage();
+        wgmma_pin(t.out);
+        wgmma_fence();
+        t.start_values(address_of(values), was_first);
+        wgmma_wait<0>();
+        wgmma_pin(t.out);
+        finish(t.largest, t.sum, target, is_output);
+    }
+
+    // All tiles of all parts, from the second tile on.
+    __device__ __forceinline__ void all_steps() {
+        bool was_first = true;
+        for (;;) {
+            const int32_t target[2] = {now.target[0], now.target[1]};
+            const bool is_output = now.flags & kNoteOutput;
+            bool is_first = false;
+            now.tile += Keys;
+            if (now.tile >= now.key_end) {
+                load_part();
+                if (now.flags & kNoteEnd) return last_values(was_first, target, is_output);
+                is_first = now.flags & kNoteFirst;
+            }
+            if (now.is_full()) {
+                step<TileMask::kNone>(was_first, is_first, target, is_output);
+            } else {
+                step<TileMask::kRows>(was_first, is_first, target, is_output);
+            }
+            was_first = is_first;
+        }
+    }
+
+    __device__ __forceinline__ void run() {
+        const uint32_t group_size = p.num_q_heads / p.kv.num_kv_heads;
+        tokens = row_of(0) / group_size | row_of(1) / group_size << 16;
+        // The first turn is that of the first warpgroup, and the one that nobody takes is taken at the end.
+        if (Groups == 2 && threadIdx.x >= 128) arrive_at_threads<256>(2);
+        load_part();
+        if (!(now.flags & kNoteEnd)) {
+#pragma unroll
+            for (int n = 0; n < HeadDim / 8; n++)
+#pragma unroll
+                for (int j = 0; j < 4; j++) t.out[n][j] = 0.f;
+            first_scores();
+            all_steps();
+        }
+        if (Groups == 2 && threadIdx.x < 128) sync_threads_with<256>(2);
+    }
+};
+
+template <class Element, int HeadDim, int Keys, int Groups> __device__ __forceinline__ void attend_warpgroups(const LaAttend &p) {
+    constexpr uint32_t kComputeThreads = 128 * Groups;
+    extern __shared__ __align__(1024) uint8_t sMemory[];
+    uint8_t *sQueries = sMemory + p.num_stages * kStageBytes<HeadDim, Keys>;
+    WarpgroupShared &shared = *reinterpret_cast<WarpgroupShared *>(sQueries + 64 * Groups * HeadDim * 2);
+    const Ring ring{shared_address(sMemory), shared_address(shared.full), shared_address(shared.empty), p.num_stages};
+    const WidePlace queries{shared_address(sQueries), shared_address(&shared.queries_raw), shared_address(&shared.queries_full), shared_address(&shared.queries_empty)};
+    next_grid_may_start();
+    if (threadIdx.x < p.num_stages) {
+        barrier_init(ring.full_of(threadIdx.x), kFillArrivals);
+        barrier_init(ring.empty_of(threadIdx.x), 4 * Groups);
+    } else if (threadIdx.x == 32) {
+        barrier_init(queries.raw, 1);
+        barrier_init(queries.full, kPrepareThreads);
+        barrier_init(queries.empty, 4 * Groups);
+    }
+    barrier_init_fence();
+    __syncthreads();
+    const uint32_t kv_head = blockIdx.x % p.kv.num_kv_heads, worker = blockIdx.x / p.kv.num_kv_heads;
+    const LaStart &start = p.work.starts[worker];
+    if (threadIdx.x < kComputeThreads) {
+        if (Groups == 2) claim_registers<224>();
+        WideConsumer<Element, HeadDim, Keys, Groups>{p, shared, ring, queries, kv_head}.run();
+    } else {
+        if (Groups == 2) release_registers<56>();
+        if (threadIdx.x < kComputeThreads + 32) {
+            produce<Element, HeadDim, Keys, TileEnd::kNumbers>(p, ring, kv_head, start);
+        } else {
+            prepare_queries<Element, HeadDim, 64 * Groups>(p, shared.slot, queries, kv_head, start.item_begin, start.item_end);
+        }
+    }
+    wait_for_last_grid();
+}
+#endif
+
+}  // namespace la
