@@ -6,8 +6,8 @@
 // Layout: q, out [token, num_q_heads, HeadDim]; key and value blocks as la_block_byte says: the image that a warpgroup product reads
 // from shared memory, so that blocks laid end to end are one operand and loading a block is one copy.
 // Grid: block (worker, KV head), the head running fastest. Each warpgroup owns 64 rows, a warp 16 of them; the last warp copies.
-// The next scores are issued behind the values of the tile before, so that the tensor cores wait for no softmax but their own; the
-// other warpgroup fills that gap. Before sm_90a the same tiles go through mma.sync.
+// On sm_90a wide_warpgroups.cuh does it all. What is here serves other devices, through mma.sync, and 8-bit keys and values: there the next
+// scores are issued behind the values of the tile before, so that the tensor cores wait for no softmax but their own.
 // A query is rotated once per part of its chain, in f32, from the raw query: rotated values are never rotated again.
 // 8-bit keys and values are widened to halves in shared memory by three warps beside the one that copies.
 // Assumes: as attend_n16; and that slots behind the last token of a block are finite (rope_append zeroes them), because
