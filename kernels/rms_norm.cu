@@ -7,6 +7,7 @@
 // Layout: x, residual, out [num_rows, width], weight [width]. out may be x.
 // Grid: a block takes a row; a thread every kNormThreads-th vector of 8 elements. Sums are in f32.
 // Assumes: width a multiple of 8, rows aligned to 16 bytes (checked by the wrapper).
+#include "device/async.cuh"
 #include "device/element.cuh"
 #include "device/vector.cuh"
 #include "lazy_kernels.h"
@@ -17,6 +18,8 @@ constexpr int kNormThreads = 256;
 
 template <class Element> __device__ __forceinline__ void rms_norm(const LaNorm &p) {
     __shared__ float sWarps[kNormThreads / 32];
+    next_grid_may_start();
+    wait_for_last_grid();
     const uint32_t num_vectors = p.width / kVector;
     const int64_t row = static_cast<int64_t>(blockIdx.x) * num_vectors;
     const uint4 *gX = static_cast<const uint4 *>(p.x) + row;

@@ -9,6 +9,7 @@
 // all dimensions rotating these are each other's partners. Blocks stride over the writes.
 // Assumes: 16-byte aligned rows, blocks and slots inside the store (checked by the planner and the wrapper); no two writes to one
 // slot. Angles are right to 5e-7, and the key is rounded once.
+#include "device/async.cuh"
 #include "device/element.cuh"
 #include "device/rope.cuh"
 #include "lazy_kernels.h"
@@ -30,6 +31,8 @@ template <class Element, int HeadDim> __device__ __forceinline__ void rope_appen
     constexpr uint32_t kBytes = HeadDim * 2;
     const uint64_t num_tasks = static_cast<uint64_t>(*p.num_writes) * p.kv.num_kv_heads * kThreads;
     const uint64_t stride = static_cast<uint64_t>(gridDim.x) * kAppendThreads;
+    next_grid_may_start();
+    wait_for_last_grid();
     for (uint64_t task = static_cast<uint64_t>(blockIdx.x) * kAppendThreads + threadIdx.x; task < num_tasks; task += stride) {
         const uint32_t low = task % kThreads, high = low + kThreads;  // groups of 8 elements
         const uint64_t token_head = task / kThreads;

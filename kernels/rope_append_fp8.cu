@@ -10,6 +10,7 @@
 // Grid: a warp takes the writes of a (block, KV head), which are neighbours in the list; warps look for the first of them in equal
 // ranges of the list. A lane has HeadDim / 32 elements of a row.
 // Assumes: as rope_append; that writes are sorted by block, and that a block's slot 0 is written first (the planner does both).
+#include "device/async.cuh"
 #include "device/element.cuh"
 #include "device/fp8_store.cuh"
 #include "device/rope.cuh"
@@ -70,6 +71,8 @@ template <int HeadDim> __device__ __forceinline__ void rope_append_fp8(const LaA
     const uint32_t num_warps = gridDim.x * kAppendFp8Warps, warp = blockIdx.x * kAppendFp8Warps + threadIdx.x / 32;
     const uint32_t num_ranges = max(num_warps / num_heads, 1u);
     const uint32_t range_size = (num_writes + num_ranges - 1) / num_ranges;
+    next_grid_may_start();
+    wait_for_last_grid();
     for (uint32_t task = warp; task < num_ranges * num_heads; task += num_warps) {
         const uint32_t begin = task / num_heads * range_size, end = min(begin + range_size, num_writes);
         for (uint32_t at = begin; at < end; at++) {

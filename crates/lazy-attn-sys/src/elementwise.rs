@@ -103,6 +103,11 @@ impl Launch {
         all
     }
 
+    /// Whether it waits on the device for the launch before it, so that it may be launched while that runs.
+    fn start(self) -> Start {
+        if matches!(self, Launch::Norm(_) | Launch::SiluMul(_)) { Start::Early } else { Start::AfterAll }
+    }
+
     fn threads(self) -> u32 {
         if matches!(self, Launch::Argmax | Launch::Sample) { ROW_THREADS } else { THREADS }
     }
@@ -286,6 +291,6 @@ impl Kernels {
         }
         let config = launch_config(grid, which.threads(), 0);
         // SAFETY: the kernel takes these parameters, as was asserted; the rest is the caller's promise.
-        unsafe { launch(stream, function, params, config, Start::AfterAll) }
+        unsafe { launch(stream, function, params, config, which.start()) }
     }
 }

@@ -375,7 +375,7 @@ impl Kernels {
             return Ok(());
         }
         // SAFETY: the kernel takes one `LaAppend` by value; what its addresses need is the caller's promise.
-        unsafe { launch(stream, function, params, launch_config(grid, APPEND_THREADS, 0), Start::AfterAll) }
+        unsafe { launch(stream, function, params, launch_config(grid, APPEND_THREADS, 0), Start::Early) }
     }
 }
 

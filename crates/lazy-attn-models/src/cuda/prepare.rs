@@ -69,7 +69,7 @@ impl Prepared {
             block_size: options.block_size,
             num_kv_heads: sizes.num_kv_heads as u32,
             head_dim: sizes.head_dim as u32,
-            dtype: kv_dtype(dtype),
+            dtype: options.kv_dtype(dtype)?,
         };
         layout.num_blocks = options.kv_budget.num_blocks(&layout, device.memory()?)?;
         let group_size = (sizes.num_q_heads / sizes.num_kv_heads) as u32;
@@ -84,7 +84,7 @@ impl Prepared {
             kv_bytes_per_token: world * layout.bytes_per_token(),
             max_step_tokens: options.max_step_tokens,
             max_context_tokens: config.max_context_tokens as u32,
-            fingerprint: fingerprint(&model, dtype),
+            fingerprint: fingerprint(&model, dtype, layout.dtype),
             capability: Capability::Overlaps,
         };
         let device = Arc::clone(device);
@@ -141,16 +141,9 @@ fn stored_dtype(model: &ModelParts<'_>) -> Result<HalfDtype, ModelError> {
     Ok(if stored == TensorDtype::F16 { HalfDtype::F16 } else { HalfDtype::Bf16 })
 }
 
-fn kv_dtype(dtype: HalfDtype) -> KvDtype {
-    match dtype {
-        HalfDtype::Bf16 => KvDtype::Bf16,
-        HalfDtype::F16 => KvDtype::F16,
-    }
-}
-
 /// Weights are part of it as they are held: another element type makes other keys.
-fn fingerprint(model: &ModelParts<'_>, dtype: HalfDtype) -> Fingerprint {
-    let own = format!("cuda {dtype:?}");
+fn fingerprint(model: &ModelParts<'_>, dtype: HalfDtype, kv: KvDtype) -> Fingerprint {
+    let own = format!("cuda {dtype:?} {kv:?}");
     let given = model.fingerprint_parts.iter().map(|(label, bytes)| (*label, bytes.as_slice()));
-    Fingerprint::of(&given.chain([("weight and kv dtype", own.as_bytes())]).collect::<Vec<_>>())
+    Fingerprint::of(&given.chain([("weight and KV dtype", own.as_bytes())]).collect::<Vec<_>>())
 }

@@ -1,12 +1,16 @@
 //! The embedded model on a device: its answers are those of the CPU, and of another implementation.
 
+use lazy_attn::KvDtype;
+use lazy_attn_models::cuda::CudaOptions;
 use lazy_attn_models::weights::HalfDtype;
 use lazy_attn_testkit::driver::greedy_token;
 use lazy_attn_testkit::{Part, Player};
-use lazy_attn_types::AttentionMode;
+use lazy_attn_types::{AttentionMode, TokenId};
 use serde_json::Value;
 
-use crate::{embedded, file, margin, max_difference, on_cpu, on_device, tolerance, with_dtype};
+use crate::{
+    embedded, file, margin, max_difference, on_cpu, on_device, tolerance, tolerance_with_fp8, with_dtype,
+};
 
 /// A prompt of `golden_embedded.json`; how it was made is told in `cpu_embedded.rs`.
 pub(crate) struct Case {
@@ -97,5 +101,33 @@ fn documents_in_any_order_give_the_logits_of_the_cpu() {
             device.release(got);
             cpu.release(want);
         }
+    }
+}
+
+#[test]
+fn answers_with_keys_and_values_of_eight_bits_stay_within_their_rounding() {
+    let model = embedded();
+    let options = CudaOptions { kv_dtype: Some(KvDtype::Fp8E4m3), ..with_dtype(HalfDtype::Bf16) };
+    let mut device = Player::new(on_device(&model, options), 1);
+    let mut cpu = Player::new(on_cpu(&model), 2);
+    for case in cases() {
+        let at = format!("{} {:?}", case.name, case.mode);
+        let mut got = device.play(&case.prompt, case.mode).unwrap();
+        let mut want = cpu.play(&case.prompt, case.mode).unwrap();
+        for &token in &case.greedy {
+            let allowed = tolerance_with_fp8(&want.logits, model.config.num_layers);
+            let difference = max_difference(&got.logits, &want.logits);
+            println!("{at}: {difference:.4} of {allowed:.4}, margin {:.3}", margin(&want.logits));
+            assert!(difference <= allowed, "{at}: a logit is off by {difference}, allowed are {allowed}");
+            // Two right answers may go separate ways where the margin is less than both could move.
+            if margin(&want.logits) < 2.0 * difference {
+                break;
+            }
+            assert_eq!(greedy_token(&got.logits), greedy_token(&want.logits), "{at}");
+            device.advance(&mut got, TokenId(token)).unwrap();
+            cpu.advance(&mut want, TokenId(token)).unwrap();
+        }
+        device.release(got);
+        cpu.release(want);
     }
 }

@@ -71,10 +71,21 @@ fn tolerance(row: &[f32], dtype: HalfDtype, num_layers: usize) -> f64 {
         HalfDtype::Bf16 => 2f64.powi(-8),
         HalfDtype::F16 => 2f64.powi(-11),
     };
+    6.0 * (20.0 * num_layers as f64 * unit.powi(2) / 3.0).sqrt() * spread(row)
+}
+
+/// The same in bf16 with keys and values of 8 bits: two more roundings a layer, to four significant bits.
+fn tolerance_with_fp8(row: &[f32], num_layers: usize) -> f64 {
+    let (bf16, fp8) = (2f64.powi(-8), 2f64.powi(-4));
+    let squares = 20.0 * bf16.powi(2) + 2.0 * fp8.powi(2);
+    6.0 * (num_layers as f64 * squares / 3.0).sqrt() * spread(row)
+}
+
+/// Standard deviation of a row.
+fn spread(row: &[f32]) -> f64 {
     let n = row.len() as f64;
     let mean = row.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
-    let spread = (row.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / n).sqrt();
-    6.0 * unit / 3f64.sqrt() * (20.0 * num_layers as f64).sqrt() * spread
+    (row.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / n).sqrt()
 }
 
 fn max_difference(a: &[f32], b: &[f32]) -> f64 {
