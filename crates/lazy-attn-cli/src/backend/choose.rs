@@ -30,9 +30,11 @@ pub(crate) struct Gpu {
 }
 
 /// What a model needs of a device.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Needs {
     pub(crate) bytes: u64,
+    /// Part of a device's memory that may be taken, by everybody together.
+    pub(crate) fraction: f32,
     /// Why it can run on the CPU only.
     pub(crate) only_cpu: Option<String>,
 }
@@ -52,17 +54,26 @@ impl Gpu {
         format!("cuda:{} ({})", self.ordinal, self.name)
     }
 
+    /// Memory that may still be taken, if a part of all of it may be, or why the device does not tell.
+    pub(crate) fn room(&self, fraction: f32) -> Result<u64, &str> {
+        let kept = (self.memory_bytes as f64 * (1.0 - f64::from(fraction))) as u64;
+        self.free_bytes.as_ref().map(|free| free.saturating_sub(kept)).map_err(String::as_str)
+    }
+
     /// Why a model cannot run on it.
     fn objection(&self, needs: &Needs) -> Option<String> {
         let label = self.label();
         if let Err(why) = &self.kernels {
             return Some(format!("{label}: {why}"));
         }
-        match &self.free_bytes {
+        match self.room(needs.fraction) {
             Err(why) => Some(format!("{label} gives no memory: {why}")),
-            Ok(free) if *free < needs.bytes => {
-                Some(format!("{label} has {} free, but the model needs {}", bytes(*free), bytes(needs.bytes)))
-            }
+            Ok(room) if room < needs.bytes => Some(format!(
+                "{label} has {} free, if {:.0} % of its memory may be used, but the model needs {}",
+                bytes(room),
+                100.0 * needs.fraction,
+                bytes(needs.bytes)
+            )),
             Ok(_) => None,
         }
     }
@@ -162,7 +173,7 @@ mod tests {
     }
 
     fn needs(gib: u64) -> Needs {
-        Needs { bytes: gib << 30, only_cpu: None }
+        Needs { bytes: gib << 30, fraction: 1.0, only_cpu: None }
     }
 
     fn auto(needs: &Needs, found: Found) -> (Option<usize>, String) {
@@ -186,7 +197,11 @@ mod tests {
         let cases = [
             (needs(17), Found::NotCompiled, ""),
             (needs(17), Found::Nothing("no driver".into()), "device: CPU, because no driver"),
-            (needs(17), Found::Devices(vec![gpu(0, 3)]), "3.0 GiB free, but the model needs 17.0 GiB"),
+            (
+                needs(17),
+                Found::Devices(vec![gpu(0, 3)]),
+                "3.0 GiB free, if 100 % of its memory may be used, but the model needs 17.0 GiB",
+            ),
             (needs(17), Found::Devices(vec![broken]), "no kernel image"),
             (needs(17), Found::Devices(vec![mute]), "out of memory"),
             (only_cpu, Found::Devices(vec![gpu(0, 70)]), "q8_0 weights"),
@@ -207,7 +222,11 @@ mod tests {
             (Found::NotCompiled, Exit::Usage, "--features cuda"),
             (Found::Nothing("no driver".into()), Exit::Usage, "--device cuda:3: no driver"),
             (Found::Devices(vec![gpu(0, 70)]), Exit::Usage, "there is cuda:0 (Test)"),
-            (Found::Devices(vec![gpu(3, 5)]), Exit::TooLarge, "5.0 GiB free, but the model needs 17.0 GiB"),
+            (
+                Found::Devices(vec![gpu(3, 5)]),
+                Exit::TooLarge,
+                "5.0 GiB free, if 100 % of its memory may be used, but the model needs 17.0 GiB",
+            ),
             (Found::Devices(vec![broken]), Exit::Model, "no kernel image"),
         ];
         for (found, exit, expected) in cases {
@@ -215,6 +234,15 @@ mod tests {
             assert_eq!(failure.exit, exit);
             assert!(failure.line().unwrap().contains(expected), "{:?}", failure.line());
         }
+    }
+
+    #[test]
+    fn a_fraction_of_the_memory_keeps_the_rest_free_whoever_uses_it() {
+        let half = Needs { fraction: 0.5, ..needs(17) };
+        let take = |free| choose(DeviceArg::Cuda(0), &half, || Found::Devices(vec![gpu(0, free)]));
+        assert_eq!(take(58).unwrap().cuda, Some(0));
+        let line = take(56).unwrap_err().line().unwrap();
+        assert!(line.contains("16.0 GiB free, if 50 % of its memory may be used"), "{line}");
     }
 
     #[test]

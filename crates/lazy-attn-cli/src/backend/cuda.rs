@@ -9,7 +9,7 @@ use lazy_attn_models::{LoadedModel, ModelError, ModelParts};
 use lazy_attn_sys::{DeviceInfo, ImageError, KernelImage, probe};
 
 use super::choose::{Found, Gpu};
-use super::{Backend, Wanted};
+use super::{Backend, Wanted, memory_fraction};
 use crate::args::{EngineArgs, KvDtypeArg, WeightDtypeArg};
 use crate::exit::{Exit, Failure};
 use crate::ui::LoadProgress;
@@ -68,11 +68,10 @@ pub(super) fn open(
 fn options(wanted: &Wanted<'_>) -> Result<CudaOptions, Failure> {
     let args = wanted.args;
     let default = CudaOptions::default();
-    let kv_budget = match (args.kv_blocks, args.kv_memory, args.gpu_memory_fraction) {
-        (Some(num_blocks), _, _) => CudaKvBudget::Blocks(num_blocks),
-        (None, Some(size), _) => CudaKvBudget::Bytes(size.0),
-        (None, None, Some(fraction)) => CudaKvBudget::Fraction(fraction.0),
-        (None, None, None) => default.kv_budget,
+    let kv_budget = match (args.kv_blocks, args.kv_memory) {
+        (Some(num_blocks), _) => CudaKvBudget::Blocks(num_blocks),
+        (None, Some(size)) => CudaKvBudget::Bytes(size.0),
+        (None, None) => CudaKvBudget::Fraction(memory_fraction(args)),
     };
     Ok(CudaOptions {
         dtype: dtype(args)?,

@@ -23,6 +23,9 @@ use crate::exit::Failure;
 use crate::ui::{LoadProgress, Verbosity};
 use choose::{Choice, Needs, choose};
 
+/// Part of a device's memory that is taken unless somebody says how much.
+const MEMORY_FRACTION: f32 = 0.9;
+
 /// An executor and what people want to know of it.
 pub(crate) struct Backend {
     pub(crate) executor: Box<dyn Executor>,
@@ -46,7 +49,7 @@ pub(crate) fn check(args: &EngineArgs) -> Result<(), Failure> {
     wanted(args)?;
     match args.device {
         DeviceArg::Cuda(_) if find() == Found::NotCompiled => {
-            choose(args.device, &Needs { bytes: 0, only_cpu: None }, find).map(drop)
+            choose(args.device, &Needs { bytes: 0, fraction: 1.0, only_cpu: None }, find).map(drop)
         }
         _ => Ok(()),
     }
@@ -76,6 +79,12 @@ pub(crate) fn open(
     }
 }
 
+/// Part of a device's memory that may be taken: all of it for keys and values whose size was given.
+pub(crate) fn memory_fraction(args: &EngineArgs) -> f32 {
+    let is_given = args.kv_memory.is_some() || args.kv_blocks.is_some();
+    args.gpu_memory_fraction.map_or(if is_given { 1.0 } else { MEMORY_FRACTION }, |fraction| fraction.0)
+}
+
 /// Most tokens of a step, as long as nobody knows where it runs.
 pub(crate) fn least_step_tokens(args: &EngineArgs) -> u32 {
     args.max_step_tokens.unwrap_or(cpu::STEP_TOKENS)
@@ -101,5 +110,9 @@ fn needs(args: &EngineArgs, fit: &Fit) -> Needs {
         (_, KvDtypeArg::F32) => Some("--kv-dtype f32 runs on the CPU only"),
         _ => None,
     };
-    Needs { bytes: asked.unwrap_or(step), only_cpu: only_cpu.map(str::to_owned) }
+    Needs {
+        bytes: asked.unwrap_or(step),
+        fraction: memory_fraction(args),
+        only_cpu: only_cpu.map(str::to_owned),
+    }
 }

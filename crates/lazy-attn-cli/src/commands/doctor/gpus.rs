@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::Report;
 use crate::args::{DeviceArg, EngineArgs};
-use crate::backend::{Fit, Found, Gpu, find, line};
+use crate::backend::{Fit, Found, Gpu, find, line, memory_fraction};
 use crate::exit::Failure;
 use crate::ui::bytes;
 
@@ -42,7 +42,7 @@ pub(super) fn check(report: &mut Report, engine: &EngineArgs) {
     check_kernels(report, &gpus);
     // A model that cannot be opened is the finding of another check.
     if let Ok(fit) = fit(engine) {
-        check_fit(report, &fit, &gpus);
+        check_fit(report, &fit, &gpus, memory_fraction(engine));
     }
 }
 
@@ -86,13 +86,13 @@ fn fit(engine: &EngineArgs) -> Result<Fit, Failure> {
     Fit::of(&model.config)
 }
 
-fn check_fit(report: &mut Report, fit: &Fit, gpus: &[Gpu]) {
+fn check_fit(report: &mut Report, fit: &Fit, gpus: &[Gpu], fraction: f32) {
     if gpus.is_empty() {
         report.ok("gpu fit", fit.detail());
     }
     for gpu in gpus {
         let free = gpu.free_bytes.as_ref().ok().copied();
-        let num_tokens = free.and_then(|free| fit.num_tokens(free));
+        let num_tokens = gpu.room(fraction).ok().and_then(|room| fit.num_tokens(room));
         report.ok("gpu fit", room(fit, gpu, num_tokens));
         report.figures.gpus.push(GpuFigures {
             ordinal: gpu.ordinal,
