@@ -70,8 +70,12 @@ __device__ __forceinline__ void fill_stage(const LaKv &kv, const void *gKv, uint
 #endif
 }
 
+// Scales of blocks, one a lane: of their keys in `x`, of their values in `y`. Taken as they are loaded, so that no one waits for them
+// before they are needed.
+using ScaleBits = uint2;
+
 // The blocks of a worker in reading order: lane i holds entry i of the 32 at hand and of the 32 behind them, and with 8-bit elements
-// the exponent bytes of their scales, keys below values.
+// their scales.
 template <class Element> struct BlockList {
     static constexpr bool kHasScales = Element::kKvBytes == 1;
     const LaKv &kv;
@@ -82,8 +86,8 @@ template <class Element> struct BlockList {
     uint32_t at;             // the next entry, among those at hand
     uint32_t near, far;
     uint32_t ends;           // which of those at hand end a part
-    uint32_t near_scales = 0, far_scales = 0;
-    bool wants_scales = kHasScales;  // those of `far`
+    ScaleBits near_scales = {}, far_scales = {};
+    uint32_t ahead = 1;      // tiles taken since `far` was loaded; the first 16 entries may be two
 
     // The first entries lie in `start`, as if they ended 32 at hand: a worker's first copies wait for nothing else.
     __device__ __forceinline__ BlockList(const LaAttend &p, uint32_t kv_head, const LaStart &start)
@@ -99,16 +103,16 @@ template <class Element> struct BlockList {
         loaded += 32;
         return entry < count ? __ldg(gIds + entry) : LA_LAST_OF_PART;
     }
-    __device__ __forceinline__ uint32_t scales_of(uint32_t entry) const {
-        if constexpr (!kHasScales) return 0;
+    __device__ __forceinline__ ScaleBits scales_of(uint32_t entry) const {
+        if constexpr (!kHasScales) return {};
         const int64_t block = static_cast<int64_t>(entry & ~LA_LAST_OF_PART) * kv.num_kv_heads + kv_head;
-        return __float_as_uint(__ldg(kv.k_scale + block)) >> 23 | __float_as_uint(__ldg(kv.v_scale + block)) >> 23 << 8;
+        return make_uint2(__float_as_uint(__ldg(kv.k_scale + block)), __float_as_uint(__ldg(kv.v_scale + block)));
     }
-    // Loads what `take` will need, where it does not hold up copies: the entries behind are here by then.
+    // Loads scales of the entries behind, behind the second tile since these were asked for: by then they are here, and `take` needs no
+    // scale of theirs before the fourth.
     __device__ __forceinline__ void look_ahead() {
-        if (!wants_scales) return;
-        far_scales = scales_of(far);
-        wants_scales = false;
+        if constexpr (!kHasScales) return;
+        if (++ahead == 2) far_scales = scales_of(far);
     }
     // One of two values per lane, that of entry `entry` of the 64.
     __device__ __forceinline__ uint32_t pick(uint32_t near_value, uint32_t far_value, uint32_t entry, bool may_be_far) const {
@@ -127,8 +131,9 @@ template <class Element> struct BlockList {
         // Without an end among them, number -1 is larger than any.
         tile.count = 1 + min(most - 1, static_cast<uint32_t>(__ffsll(static_cast<int64_t>(ends_here >> at)) - 1));
         if constexpr (kHasScales) {
-            const uint32_t both = pick(near_scales, far_scales, at + step, may_be_far);
-            tile.scale = step < tile.count ? both : 0;
+            const uint32_t keys = pick(near_scales.x, far_scales.x, at + step, may_be_far);
+            const uint32_t values = pick(near_scales.y, far_scales.y, at + step, may_be_far);
+            tile.scale = step < tile.count ? keys >> 23 | values >> 23 << 8 : 0;
         }
         tile.num_copies = tile.count;
         at += tile.count;
@@ -138,7 +143,7 @@ template <class Element> struct BlockList {
             near_scales = far_scales;
             ends = __ballot_sync(~0u, near & LA_LAST_OF_PART);
             far = load();
-            wants_scales = kHasScales;
+            ahead = 0;
         }
         return tile;
     }

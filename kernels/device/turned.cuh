@@ -18,10 +18,11 @@ template <int HeadDim> struct TurnedParts {
     uint64_t empty[kTurnedParts];
     LaPart part[kTurnedParts];
 
+    // For `readers` warps. Every lane arrives for what it has stored or read itself.
     __device__ __forceinline__ void init(uint32_t readers) {
         if (kTurningWarps == 0 || threadIdx.x >= kTurnedParts) return;
-        barrier_init(shared_address(&full[threadIdx.x]), kTurningWarps);
-        barrier_init(shared_address(&empty[threadIdx.x]), readers);
+        barrier_init(shared_address(&full[threadIdx.x]), 32 * kTurningWarps);
+        barrier_init(shared_address(&empty[threadIdx.x]), 32 * readers);
     }
 };
 
@@ -81,8 +82,7 @@ __device__ __forceinline__ void turn_ahead(const LaAttend &p, const LaStart &sta
             barrier_wait(shared_address(&turned.empty[place.stage]), place.parity ^ 1);
             turn_part<Element, HeadDim>(p, rows, __shfl_sync(~0u, word, offsetof(LaPart, start) / 4), warp, turned.queries[place.stage]);
             if (warp == 0 && lane < kWords) reinterpret_cast<int32_t *>(&turned.part[place.stage])[lane] = word;
-            __syncwarp();
-            if (lane == 0) barrier_arrive(shared_address(&turned.full[place.stage]));
+            barrier_arrive(shared_address(&turned.full[place.stage]));
             place.advance(kTurnedParts);
         }
     }
@@ -104,8 +104,7 @@ __device__ __forceinline__ LaPart take_part(const Script &script, int32_t at, co
         const uint4 words = turned.queries[place.stage][k][lane];
         rQ[k][0] = words.x, rQ[k][1] = words.y, rQ[k][2] = words.z, rQ[k][3] = words.w;
     }
-    __syncwarp();
-    if (lane == 0) barrier_arrive(shared_address(&turned.empty[place.stage]));
+    barrier_arrive(shared_address(&turned.empty[place.stage]));
     place.advance(kTurnedParts);
     return part;
 }
