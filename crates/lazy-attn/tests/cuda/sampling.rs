@@ -1,4 +1,4 @@
-//! Argmax, penalties and sampling against plain loops in f64.
+//! Argmax, penalties and sampling against plain loops in f64 and in integers.
 
 use lazy_attn::cuda::LogitShape;
 use lazy_attn_sys::abi::{LaSampling, LaSeen, NOT_FINITE, NOTHING_ALLOWED, SEEN_REPEATED};
@@ -210,6 +210,78 @@ fn draws_are_those_of_a_plain_loop() {
                     check_draws(vocab_size, size, LaSampling { top_k, top_p, min_p, ..warm });
                 }
             }
+        }
+    }
+}
+
+/// A weight in 2^-44ths, operation by operation that of the CPU sampler.
+fn exact_weight(logit: f32, max: f32, row: LaSampling) -> u64 {
+    let x = (logit - max) / row.temperature;
+    let clamped = x.max(-87.0);
+    let n = (clamped * std::f32::consts::LOG2_E + 12_582_912.0) - 12_582_912.0;
+    let r = (clamped - n * (355.0 / 512.0)) - n * -2.121_944_4e-4;
+    let factorials = [5040.0, 720.0, 120.0, 24.0, 6.0, 2.0];
+    let series = factorials.into_iter().fold(0.0, |sum, factorial| 1.0f32 / factorial + r * sum);
+    let weight = (1.0 + (r + r * r * series)) * 2f32.powi(n as i32);
+    if x < -87.0 || weight < row.min_p { 0 } else { (weight * 2f32.powi(44)).round_ties_even() as u64 }
+}
+
+/// The entry at which the sum of `values` passes `target`.
+fn border(values: impl Iterator<Item = u64>, target: u64) -> usize {
+    let mut sums = values.scan(0, |sum, value| {
+        *sum += value;
+        Some(*sum)
+    });
+    sums.position(|sum| sum > target).unwrap()
+}
+
+/// What `row` draws, in integers: no sum is rounded.
+fn exact_draw(logits: &[f32], row: LaSampling) -> u32 {
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let weight = |row, token: &u32| exact_weight(logits[*token as usize], max, row);
+    let mut order: Vec<u32> = (0..logits.len() as u32).collect();
+    let has_top_k = row.top_k > 0 && (row.top_k as usize) < logits.len();
+    if has_top_k || row.top_p < 1.0 {
+        order.sort_by(|a, b| logits[*b as usize].partial_cmp(&logits[*a as usize]).unwrap().then(a.cmp(b)));
+    }
+    if has_top_k {
+        order.truncate(row.top_k as usize);
+    }
+    let all = LaSampling { min_p: 0.0, ..row };
+    if row.top_p < 1.0 {
+        let total: u64 = order.iter().map(|token| weight(all, token)).sum();
+        let target = ((f64::from(row.top_p) * total as f64).ceil() - 1.0).max(0.0) as u64;
+        let last = border(order.iter().map(|token| weight(all, token)), target.min(total - 1));
+        order.truncate(last + 1);
+    }
+    let total: u64 = order.iter().map(|token| weight(row, token)).sum();
+    let [high, low] = philox(row.step, row.seed);
+    let uniform = ((u64::from(high) << 32 | u64::from(low)) >> 11) as f64 / (1u64 << 53) as f64;
+    let target = (uniform * total as f64) as u64;
+    order[border(order.iter().map(|token| weight(row, token)), target.min(total - 1))]
+}
+
+#[test]
+fn draws_are_those_of_exact_sums_of_the_weights_of_the_cpu() {
+    let base = LaSampling { temperature: 0.7, ..GREEDY };
+    // Few logits, a bin of many equal ones, and a row that no bin of entries holds.
+    for (vocab_size, step) in [(3, 0.0), (5000, 0.0), (5000, 2.0), (40_000, 0.125)] {
+        let mut row = noise(9, 8.0, vocab_size);
+        if step > 0.0 {
+            row.iter_mut().for_each(|logit| *logit = (*logit / step).round() * step);
+        }
+        row.iter_mut().skip(2).step_by(7).for_each(|logit| *logit = f32::NEG_INFINITY);
+        let mut params = Vec::new();
+        for (top_k, top_p) in [(0, 1.0), (0, 0.9), (50, 1.0), (3000, 0.99), (1, 0.5)] {
+            for (min_p, temperature) in [(0.0, 0.7), (0.02, 1.0), (0.0, 40.0)] {
+                let seed = u64::from(top_k) + params.len() as u64;
+                let row = LaSampling { top_k, top_p, min_p, temperature, ..base };
+                params.extend((0..4).map(|step| LaSampling { seed, step, ..row }));
+            }
+        }
+        let drawn = sample(&vec![row.clone(); params.len()], &params);
+        for (params, token) in params.iter().zip(drawn) {
+            assert_eq!(token, exact_draw(&row, *params), "{vocab_size} logits, steps of {step}, {params:?}");
         }
     }
 }
