@@ -32,6 +32,17 @@ impl TileClass {
         }
     }
 
+    /// Keys of a tile.
+    #[cfg(feature = "cuda")]
+    #[must_use]
+    pub fn tile_tokens(self, shape: KernelShape) -> u32 {
+        match self {
+            TileClass::N16 if shape.dtype == KvDtype::Fp8E4m3 || shape.head_dim == 64 => 128,
+            TileClass::N16 => 64,
+            TileClass::W64 | TileClass::W128 => 128,
+        }
+    }
+
     #[cfg(feature = "cuda")]
     pub(crate) fn name(self) -> &'static str {
         match self {

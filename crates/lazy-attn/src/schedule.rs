@@ -35,9 +35,13 @@ struct Costs {
 }
 
 impl Costs {
-    fn of(class: TileClass) -> Costs {
+    fn of(class: TileClass, workers: &Workers) -> Costs {
         match class {
-            TileClass::N16 => Costs { tile_tokens: CUT_TOKENS, tile: 16, part: 4, item: 16, slack: None },
+            TileClass::N16 => {
+                let cuts = (workers.narrow_tile / CUT_TOKENS).max(1);
+                let (tile_tokens, tile) = (cuts * CUT_TOKENS, 16 * u64::from(cuts));
+                Costs { tile_tokens, tile, part: 4, item: 16, slack: None }
+            }
             TileClass::W64 | TileClass::W128 => {
                 Costs { tile_tokens: 2 * CUT_TOKENS, tile: 32, part: 4, item: 16, slack: Some(160) }
             }
@@ -104,6 +108,8 @@ pub struct Schedule {
 pub struct Workers {
     /// Per [`TileClass`], in the order of [`TileClass::ALL`].
     pub per_class: [u32; TileClass::ALL.len()],
+    /// Keys of a tile of [`TileClass::N16`], a multiple of [`CUT_TOKENS`].
+    pub narrow_tile: u32,
     /// Query heads per KV head.
     pub group_size: u32,
 }
@@ -130,7 +136,7 @@ impl Schedule {
             let num_workers = workers.per_class[index];
             let is_own = |item: &Item| class_of(item.rows.len() * workers.group_size) == class;
             let items = plan.items().iter().enumerate().filter(|(_, item)| is_own(item));
-            let costs = Costs::of(class);
+            let costs = Costs::of(class, workers);
             let own: Vec<Priced> =
                 items.map(|(item, of)| Priced { item, cost: costs.of_item(plan.parts_of(of)) }).collect();
             let mut work = match deal(&own, num_workers, costs.slack) {

@@ -35,7 +35,7 @@ fn plan_of(scenario: &Scenario) -> Plan {
 }
 
 fn workers(count: u32) -> Workers {
-    Workers { per_class: [count, count + 1, count + 2], group_size: 4 }
+    Workers { per_class: [count, count + 1, count + 2], narrow_tile: 128, group_size: 4 }
 }
 
 fn items(schedule: &Schedule) -> impl Iterator<Item = &LaItem> {
@@ -68,6 +68,11 @@ fn every_key_is_read_once_however_many_workers_there_are() {
         let schedule = Schedule::new(&plan, &workers(count));
         assert!(coverage(&schedule) == whole, "{count} workers");
         assert!(schedule.parts.iter().all(|part| part.key_begin.cast_unsigned() % CUT_TOKENS == 0));
+        let narrow = &schedule.work[0].items;
+        let mut parts = narrow.iter().flat_map(|item| item.part_begin..item.part_end);
+        assert!(
+            parts.all(|part| schedule.parts[part as usize].key_begin.cast_unsigned().is_multiple_of(128))
+        );
     }
 }
 
@@ -178,7 +183,7 @@ fn workers_have_equal_shares_of_a_long_context() {
             work.items[range].iter().map(keys).sum()
         })
         .collect();
-    assert!(shares.iter().all(|share| (share - 640).abs() <= CUT_TOKENS.cast_signed()), "{shares:?}");
+    assert!(shares.iter().all(|share| (share - 640).abs() <= 128), "{shares:?}");
 }
 
 #[test]

@@ -79,7 +79,8 @@ impl CudaDevice {
             let launch = launch.map_err(kernel_error("choosing a kernel"))?;
             *workers = (launch.num_blocks / num_kv_heads).max(1);
         }
-        Ok(Workers { per_class, group_size: params.num_q_heads / num_kv_heads })
+        let narrow_tile = TileClass::N16.tile_tokens(store.shape());
+        Ok(Workers { per_class, narrow_tile, group_size: params.num_q_heads / num_kv_heads })
     }
 
     /// Workers per KV head at most, of any class and shape.
