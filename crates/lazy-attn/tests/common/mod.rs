@@ -58,6 +58,8 @@ pub(crate) struct Scenario {
     /// Of which raw text each document is a piece: its seed, and the text's token that is the document's first.
     pub(crate) sources: Vec<(u32, u32)>,
     pub(crate) requests: Vec<Request>,
+    /// Blocks of the pool that stay unused, before those that do not.
+    pub(crate) first_block: u32,
     pub(crate) window: Option<u32>,
     /// Largest element of a query. At 4 scores spread far enough for a wrong rotation to show.
     pub(crate) query_size: f32,
@@ -84,6 +86,7 @@ impl Scenario {
             documents: documents.to_vec(),
             sources: (0..documents.len() as u32).map(|seed| (seed, 0)).collect(),
             requests: Vec::new(),
+            first_block: 0,
             window: None,
             query_size: 4.0,
         }
@@ -130,9 +133,10 @@ impl Scenario {
         let block_size = BlockSize::new(self.shape.block_size).unwrap();
         let counts: Vec<u32> = self.lengths().iter().map(|&length| block_size.blocks_for(length)).collect();
         let pool = (counts.iter().sum::<u32>() + 3).next_power_of_two();
-        let mut ids = (0..pool).map(|index| BlockId(index.wrapping_mul(2_654_435_761) % pool));
+        let scattered = |index: u32| BlockId(self.first_block + index.wrapping_mul(2_654_435_761) % pool);
+        let mut ids = (0..pool).map(scattered);
         let lists = counts.iter().map(|&count| ids.by_ref().take(count as usize).collect()).collect();
-        (lists, pool)
+        (lists, self.first_block + pool)
     }
 
     /// Blocks of the pool.

@@ -44,6 +44,9 @@ pub(crate) fn widen(dtype: KvDtype, bits: &[u16]) -> Vec<f32> {
     bits.iter().map(value).collect()
 }
 
+/// NaNs that are copied at once.
+const POISON_BYTES: usize = 16 << 20;
+
 /// A store and attention for one scenario.
 pub(crate) struct Gpu {
     pub(crate) device: Arc<CudaDevice>,
@@ -100,10 +103,16 @@ impl Gpu {
 
     /// Fills the store with NaNs.
     pub(crate) fn poison(&mut self) {
-        let poison = vec![0xFFu8; self.store.memory_mut().len()];
-        self.device.stream().memcpy_htod(&poison, self.store.memory_mut()).unwrap();
+        let stream = Arc::clone(self.device.stream());
+        let piece = stream.clone_htod(&vec![0xFFu8; POISON_BYTES]).unwrap();
+        let num_bytes = self.store.memory_mut().len();
+        for begin in (0..num_bytes).step_by(POISON_BYTES) {
+            let end = num_bytes.min(begin + POISON_BYTES);
+            let mut target = self.store.memory_mut().slice_mut(begin..end);
+            stream.memcpy_dtod(&piece.slice(..end - begin), &mut target).unwrap();
+        }
         let poison = vec![f32::NAN; self.store.scales_mut().len()];
-        self.device.stream().memcpy_htod(&poison, self.store.scales_mut()).unwrap();
+        stream.memcpy_htod(&poison, self.store.scales_mut()).unwrap();
     }
 
     pub(crate) fn schedule(&self, plan: &Plan) -> Schedule {

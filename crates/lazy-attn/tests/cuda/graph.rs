@@ -1,8 +1,9 @@
 //! Plans that change under a captured graph, and plans that run side by side.
 
 use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
-use lazy_attn::Schedule;
 use lazy_attn::cuda::{CudaAttention, DevicePlan, PlanBounds};
+use lazy_attn::{Planner, Schedule};
+use lazy_attn_types::StepInput;
 
 use crate::common::{LAYER, Rows, Scenario, Shape, cases::SHAPE};
 use crate::gpu::{Gpu, Prepared, config, run};
@@ -93,6 +94,23 @@ fn check_graph(scenarios: &[Scenario]) {
 fn a_captured_graph_runs_whatever_plan_was_written_last() {
     check_graph(&steps(1));
     check_graph(&steps(8));
+}
+
+#[test]
+fn an_empty_step_launches_nothing_and_is_fine() {
+    let scenario = Scenario::new(SHAPE, &[5]).request(0, &[0], 0, 1);
+    let mut gpu = Gpu::new(&scenario);
+    let empty = Planner::new(config(&scenario)).unwrap().plan(&StepInput::default());
+    let schedule = gpu.schedule(&empty);
+    let device = gpu.device.clone();
+    let mut plan = DevicePlan::new(&device, PlanBounds::of(&schedule)).unwrap();
+    plan.write(&device, &schedule).unwrap();
+    let mut attention = gpu.attention(plan.max_slots());
+    let (rows, mut out) = (device.stream().alloc_zeros(8).unwrap(), device.stream().alloc_zeros(8).unwrap());
+    let none = rows.slice(0..0);
+    attention.append(&mut gpu.store, LAYER, &plan, &none, &none).unwrap();
+    attention.attend(&gpu.store, LAYER, &plan, &none, &mut out.slice_mut(0..0)).unwrap();
+    assert_eq!(device.stream().clone_dtoh(&out).unwrap(), [0u16; 8]);
 }
 
 #[test]

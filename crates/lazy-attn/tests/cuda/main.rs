@@ -62,6 +62,14 @@ fn reading_a_shared_document_once_or_for_each_request_is_the_same_within_roundin
 }
 
 #[test]
+fn blocks_beyond_four_gibibytes_are_found() {
+    let block_bytes = SHAPE.num_kv_heads * SHAPE.block_size * SHAPE.head_dim * 2;
+    let first_block = u32::MAX / block_bytes + 1;
+    let scenario = Scenario::new(SHAPE, &[40, 133]).request(0, &[0, 1], 3, 1).request(0, &[1, 0], 2, 40);
+    check(&Scenario { first_block, ..scenario });
+}
+
+#[test]
 fn a_hundred_repetitions_give_the_same_bits() {
     let mut scenario = Scenario::new(SHAPE, &[1500, 333, 64]);
     for request in 0..7 {
