@@ -132,3 +132,41 @@ fn kernel_shape(layout: &KvLayout) -> Result<KernelShape, AttnError> {
     }
     Ok(KernelShape { dtype, head_dim: layout.head_dim })
 }
+
+#[cfg(test)]
+mod tests {
+    use lazy_attn_types::BlockSize;
+
+    use super::*;
+
+    const LAYOUT: KvLayout = KvLayout {
+        num_layers: 1,
+        num_blocks: 2,
+        block_size: BlockSize::DEFAULT,
+        num_kv_heads: 2,
+        head_dim: 128,
+        dtype: KvDtype::Bf16,
+    };
+
+    fn refused(layout: KvLayout, text: &str) {
+        assert_eq!(kernel_shape(&layout).unwrap_err().to_string(), text);
+    }
+
+    #[test]
+    fn stores_without_kernels_are_refused_with_what_there_is() {
+        assert!(kernel_shape(&LAYOUT).is_ok());
+        for head_dim in [0, 16, 32, 80, 96, 112, 256] {
+            let layout = KvLayout { head_dim, ..LAYOUT };
+            refused(layout, &format!("head_dim is {head_dim}, but the CUDA kernels take 64 or 128"));
+        }
+        for tokens in [1, 2, 4, 8, 128, 256] {
+            let block_size = BlockSize::new(tokens).unwrap();
+            let layout = KvLayout { block_size, ..LAYOUT };
+            refused(layout, &format!("block_size is {tokens}, but the CUDA kernels take 16, 32 or 64"));
+        }
+        let wide = KvLayout { dtype: KvDtype::F32, ..LAYOUT };
+        refused(wide, "bits of a KV element is 32, but the CUDA kernels take 16 or 8");
+        let headless = KvLayout { num_kv_heads: 0, ..LAYOUT };
+        refused(headless, "num_kv_heads is 0, but it must be at least 1");
+    }
+}

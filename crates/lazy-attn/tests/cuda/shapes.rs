@@ -22,22 +22,6 @@ fn refused(result: Result<impl Sized, AttnError>, parts: &[&str]) {
 }
 
 #[test]
-fn stores_without_kernels_are_refused_with_what_there_is() {
-    let device = device();
-    let store = |layout| CudaKvStore::new(&device, layout);
-    assert!(store(LAYOUT).is_ok());
-    for head_dim in [0, 16, 32, 80, 96, 112, 256] {
-        refused(store(KvLayout { head_dim, ..LAYOUT }), &["head_dim", &head_dim.to_string(), "64 or 128"]);
-    }
-    for block_size in [1, 2, 4, 8, 128, 256] {
-        let layout = KvLayout { block_size: BlockSize::new(block_size).unwrap(), ..LAYOUT };
-        refused(store(layout), &["block_size", &block_size.to_string(), "16, 32 or 64"]);
-    }
-    refused(store(KvLayout { dtype: KvDtype::F32, ..LAYOUT }), &["bits of a KV element", "32"]);
-    refused(store(KvLayout { num_kv_heads: 0, ..LAYOUT }), &["num_kv_heads", "0", "at least 1"]);
-}
-
-#[test]
 fn attention_without_kernels_is_refused_with_what_there_is() {
     let device = device();
     let store = CudaKvStore::new(&device, LAYOUT).unwrap();
