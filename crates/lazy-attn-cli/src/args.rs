@@ -42,8 +42,8 @@ pub(crate) struct EngineArgs {
     /// `embedded`, a .gguf or .safetensors file, a model directory, a hub id, or `random:SEED[:SHAPE]`
     #[arg(long, global = true, default_value = "embedded", value_name = "M")]
     pub(crate) model: String,
-    /// Where the model runs: `auto` takes a CUDA device with enough memory if there is one, else the CPU
-    #[arg(long, global = true, value_name = "auto, cpu, cuda:N", default_value_t = DeviceArg::Auto)]
+    /// Where the model runs: `auto` takes a CUDA device with enough memory if there is one, else the CPU; several share it
+    #[arg(long, global = true, value_name = "auto, cpu, cuda:N[,N]", default_value_t = DeviceArg::Auto)]
     pub(crate) device: DeviceArg,
     /// How weights are held in memory
     #[arg(long, visible_alias = "dtype", global = true, value_enum, default_value_t = WeightDtypeArg::Auto)]
@@ -246,7 +246,7 @@ pub(crate) enum WeightDtypeArg {
 /// `--kv-dtype`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum KvDtypeArg {
-    /// f16
+    /// f16 on the CPU, as the weights on a CUDA device
     Auto,
     /// 32 bits
     F32,
@@ -254,6 +254,8 @@ pub(crate) enum KvDtypeArg {
     F16,
     /// 16 bits with the range of f32
     Bf16,
+    /// 8 bits and a scale per block and head, on CUDA devices
+    Fp8,
 }
 
 /// `--attention`.

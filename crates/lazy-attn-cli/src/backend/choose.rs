@@ -42,8 +42,8 @@ pub(crate) struct Needs {
 /// What runs the model, and in one line why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Choice {
-    /// The CUDA device, or the CPU.
-    pub(crate) cuda: Option<usize>,
+    /// The CUDA devices, or none for the CPU.
+    pub(crate) cuda: Vec<usize>,
     /// Nothing if there was no choice.
     pub(crate) why: Option<String>,
 }
@@ -85,22 +85,22 @@ impl Gpu {
 /// Usage, if a device was named that is not there; [`Exit::TooLarge`] if it has no room; [`Exit::Model`] if its kernels are
 /// missing.
 pub(crate) fn choose(
-    device: DeviceArg,
+    device: &DeviceArg,
     needs: &Needs,
     find: impl FnOnce() -> Found,
 ) -> Result<Choice, Failure> {
     match device {
-        DeviceArg::Cpu => Ok(Choice { cuda: None, why: None }),
+        DeviceArg::Cpu => Ok(Choice { cuda: Vec::new(), why: None }),
         DeviceArg::Auto => Ok(best(needs, find())),
-        DeviceArg::Cuda(ordinal) => named(ordinal, needs, find()),
+        DeviceArg::Cuda(ordinals) => named(ordinals, needs, find()),
     }
 }
 
 /// The device with most free memory of those that can run the model.
 fn best(needs: &Needs, found: Found) -> Choice {
-    let cpu = |why: String| Choice { cuda: None, why: Some(format!("device: CPU, because {why}")) };
+    let cpu = |why: String| Choice { cuda: Vec::new(), why: Some(format!("device: CPU, because {why}")) };
     let gpus = match found {
-        Found::NotCompiled => return Choice { cuda: None, why: None },
+        Found::NotCompiled => return Choice { cuda: Vec::new(), why: None },
         Found::Nothing(why) => return cpu(why),
         Found::Devices(gpus) => gpus,
     };
@@ -111,7 +111,7 @@ fn best(needs: &Needs, found: Found) -> Choice {
     // The first of equals.
     let best = able.rev().max_by_key(|gpu| gpu.free_bytes.clone().unwrap_or(0));
     match best {
-        Some(gpu) => Choice { cuda: Some(gpu.ordinal), why: Some(format!("device: {}", line(gpu))) },
+        Some(gpu) => Choice { cuda: vec![gpu.ordinal], why: Some(format!("device: {}", line(gpu))) },
         None => {
             let objections: Vec<_> = gpus.iter().filter_map(|gpu| gpu.objection(needs)).collect();
             cpu(objections.join("; "))
@@ -119,8 +119,8 @@ fn best(needs: &Needs, found: Found) -> Choice {
     }
 }
 
-fn named(ordinal: usize, needs: &Needs, found: Found) -> Result<Choice, Failure> {
-    let wanted = DeviceArg::Cuda(ordinal);
+fn named(ordinals: &[usize], needs: &Needs, found: Found) -> Result<Choice, Failure> {
+    let wanted = DeviceArg::Cuda(ordinals.to_vec());
     let refused = |why: String| Failure::usage(format!("--device {wanted}: {why}"));
     let gpus = match found {
         Found::NotCompiled => {
@@ -134,17 +134,19 @@ fn named(ordinal: usize, needs: &Needs, found: Found) -> Result<Choice, Failure>
     if let Some(why) = &needs.only_cpu {
         return Err(refused(why.clone()));
     }
-    let Some(gpu) = gpus.iter().find(|gpu| gpu.ordinal == ordinal) else {
-        let there: Vec<_> = gpus.iter().map(Gpu::label).collect();
-        return Err(refused(format!("there is no such device; there is {}", there.join(", "))));
-    };
-    match gpu.objection(needs) {
-        None => Ok(Choice { cuda: Some(ordinal), why: Some(format!("device: {}", line(gpu))) }),
-        Some(why) => {
+    let mut lines = Vec::new();
+    for &ordinal in ordinals {
+        let Some(gpu) = gpus.iter().find(|gpu| gpu.ordinal == ordinal) else {
+            let there: Vec<_> = gpus.iter().map(Gpu::label).collect();
+            return Err(refused(format!("there is no cuda:{ordinal}; there is {}", there.join(", "))));
+        };
+        if let Some(why) = gpu.objection(needs) {
             let exit = if gpu.kernels.is_ok() { Exit::TooLarge } else { Exit::Model };
-            Err(Failure::new(exit, format!("--device {wanted}: {why}")))
+            return Err(Failure::new(exit, format!("--device {wanted}: {why}")));
         }
+        lines.push(line(gpu));
     }
+    Ok(Choice { cuda: ordinals.to_vec(), why: Some(format!("device: {}", lines.join("; "))) })
 }
 
 /// A device with its memory.
@@ -176,8 +178,8 @@ mod tests {
         Needs { bytes: gib << 30, fraction: 1.0, only_cpu: None }
     }
 
-    fn auto(needs: &Needs, found: Found) -> (Option<usize>, String) {
-        let choice = choose(DeviceArg::Auto, needs, || found).unwrap();
+    fn auto(needs: &Needs, found: Found) -> (Vec<usize>, String) {
+        let choice = choose(&DeviceArg::Auto, needs, || found).unwrap();
         (choice.cuda, choice.why.unwrap_or_default())
     }
 
@@ -185,7 +187,7 @@ mod tests {
     fn auto_takes_the_device_with_most_free_memory_and_the_first_of_equals() {
         let devices = Found::Devices(vec![gpu(0, 10), gpu(1, 70), gpu(2, 70)]);
         let (cuda, why) = auto(&needs(17), devices);
-        assert_eq!(cuda, Some(1));
+        assert_eq!(cuda, [1]);
         assert_eq!(why, "device: cuda:1 (Test), compute capability 9.0, 70.0 GiB of 80.0 GiB free");
     }
 
@@ -208,20 +210,23 @@ mod tests {
         ];
         for (needs, found, expected) in cases {
             let (cuda, why) = auto(&needs, found.clone());
-            assert_eq!(cuda, None, "{found:?}");
+            assert!(cuda.is_empty(), "{found:?}");
             assert!(why.contains(expected) && why.is_empty() == expected.is_empty(), "{why}");
         }
     }
 
     #[test]
     fn a_device_that_was_named_is_taken_or_refused_with_the_reason() {
-        let choice = choose(DeviceArg::Cuda(1), &needs(17), || Found::Devices(vec![gpu(0, 70), gpu(1, 20)]));
-        assert_eq!(choice.unwrap().cuda, Some(1));
+        for ordinals in [vec![1], vec![1, 0]] {
+            let device = DeviceArg::Cuda(ordinals.clone());
+            let choice = choose(&device, &needs(17), || Found::Devices(vec![gpu(0, 70), gpu(1, 20)]));
+            assert_eq!(choice.unwrap().cuda, ordinals);
+        }
         let broken = Gpu { kernels: Err("no kernel image".into()), ..gpu(3, 70) };
         let cases = [
             (Found::NotCompiled, Exit::Usage, "--features cuda"),
             (Found::Nothing("no driver".into()), Exit::Usage, "--device cuda:3: no driver"),
-            (Found::Devices(vec![gpu(0, 70)]), Exit::Usage, "there is cuda:0 (Test)"),
+            (Found::Devices(vec![gpu(0, 70)]), Exit::Usage, "there is no cuda:3; there is cuda:0 (Test)"),
             (
                 Found::Devices(vec![gpu(3, 5)]),
                 Exit::TooLarge,
@@ -230,7 +235,7 @@ mod tests {
             (Found::Devices(vec![broken]), Exit::Model, "no kernel image"),
         ];
         for (found, exit, expected) in cases {
-            let failure = choose(DeviceArg::Cuda(3), &needs(17), || found).unwrap_err();
+            let failure = choose(&DeviceArg::Cuda(vec![3]), &needs(17), || found).unwrap_err();
             assert_eq!(failure.exit, exit);
             assert!(failure.line().unwrap().contains(expected), "{:?}", failure.line());
         }
@@ -239,15 +244,15 @@ mod tests {
     #[test]
     fn a_fraction_of_the_memory_keeps_the_rest_free_whoever_uses_it() {
         let half = Needs { fraction: 0.5, ..needs(17) };
-        let take = |free| choose(DeviceArg::Cuda(0), &half, || Found::Devices(vec![gpu(0, free)]));
-        assert_eq!(take(58).unwrap().cuda, Some(0));
+        let take = |free| choose(&DeviceArg::Cuda(vec![0]), &half, || Found::Devices(vec![gpu(0, free)]));
+        assert_eq!(take(58).unwrap().cuda, [0]);
         let line = take(56).unwrap_err().line().unwrap();
         assert!(line.contains("16.0 GiB free, if 50 % of its memory may be used"), "{line}");
     }
 
     #[test]
     fn the_cpu_is_taken_without_a_look_for_devices() {
-        let choice = choose(DeviceArg::Cpu, &needs(1), || panic!("nobody asked"));
-        assert_eq!(choice.unwrap(), Choice { cuda: None, why: None });
+        let choice = choose(&DeviceArg::Cpu, &needs(1), || panic!("nobody asked"));
+        assert_eq!(choice.unwrap(), Choice { cuda: Vec::new(), why: None });
     }
 }

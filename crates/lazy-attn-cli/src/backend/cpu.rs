@@ -51,6 +51,10 @@ fn options(wanted: &Wanted<'_>) -> Result<CpuOptions, Failure> {
             KvDtypeArg::F32 => Some(KvDtype::F32),
             KvDtypeArg::F16 => Some(KvDtype::F16),
             KvDtypeArg::Bf16 => Some(KvDtype::Bf16),
+            KvDtypeArg::Fp8 => {
+                let problem = "--kv-dtype fp8 is for CUDA devices; on the CPU use auto, f32, f16 or bf16";
+                return Err(Failure::usage(problem));
+            }
         },
         kv_budget,
         block_size: wanted.block_size,

@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 
+use lazy_attn::KvDtype;
 use lazy_attn::cuda::CudaDevice;
-use lazy_attn_models::cuda::{CudaExecutor, CudaKvBudget, CudaOptions};
+use lazy_attn_models::cuda::{CudaExecutor, CudaGroup, CudaKvBudget, CudaOptions};
 use lazy_attn_models::weights::HalfDtype;
 use lazy_attn_models::{LoadedModel, ModelError, ModelParts};
 use lazy_attn_sys::{DeviceInfo, ImageError, KernelImage, probe};
+use lazy_attn_types::Executor;
 
 use super::choose::{Found, Gpu};
-use super::{Backend, Wanted, memory_fraction};
-use crate::args::{EngineArgs, KvDtypeArg, WeightDtypeArg};
+use super::{Backend, Fit, Wanted, memory_fraction};
+use crate::args::{DeviceArg, EngineArgs, KvDtypeArg, WeightDtypeArg};
 use crate::exit::{Exit, Failure};
 use crate::ui::LoadProgress;
 
@@ -50,19 +52,29 @@ fn gpu(device: &DeviceInfo, image: &Result<KernelImage, ImageError>) -> Gpu {
     }
 }
 
-/// Copies the weights of `model` to device `ordinal`.
+/// Copies the weights of `model` to the devices `ordinals`, which share them.
 pub(super) fn open(
-    ordinal: usize,
+    ordinals: &[usize],
     wanted: &Wanted<'_>,
     model: &LoadedModel,
     progress: &LoadProgress,
 ) -> Result<Backend, Failure> {
     let options = options(wanted)?;
     let image = KernelImage::find().map_err(|error| Failure::new(Exit::Model, error))?;
-    let device = Arc::new(CudaDevice::new(ordinal, image.bytes).map_err(ModelError::from)?);
-    let executor = CudaExecutor::new(&device, ModelParts::from(model), &options, progress)?;
-    let weight_bytes = usize::try_from(executor.weight_bytes_per_step()).unwrap_or(usize::MAX);
-    Ok(Backend { executor: Box::new(executor), weight_bytes, place: format!("cuda:{ordinal}") })
+    let open = |&ordinal: &usize| CudaDevice::new(ordinal, image.bytes.clone()).map(Arc::new);
+    let devices = ordinals.iter().map(open).collect::<Result<Vec<_>, _>>().map_err(ModelError::from)?;
+    let place = DeviceArg::Cuda(ordinals.to_vec()).to_string();
+    let parts = ModelParts::from(model);
+    let (executor, weight_bytes): (Box<dyn Executor>, u64) = if let [device] = &devices[..] {
+        let executor = CudaExecutor::new(device, parts, &options, progress)?;
+        let weight_bytes = executor.weight_bytes_per_step();
+        (Box::new(executor), weight_bytes)
+    } else {
+        let group = CudaGroup::new(&devices, parts, &options, progress)?;
+        (Box::new(group), Fit::of(&model.config, devices.len(), wanted.args.kv_dtype)?.weight_bytes)
+    };
+    let weight_bytes = usize::try_from(weight_bytes).unwrap_or(usize::MAX);
+    Ok(Backend { executor, weight_bytes, place })
 }
 
 fn options(wanted: &Wanted<'_>) -> Result<CudaOptions, Failure> {
@@ -73,8 +85,10 @@ fn options(wanted: &Wanted<'_>) -> Result<CudaOptions, Failure> {
         (None, Some(size)) => CudaKvBudget::Bytes(size.0),
         (None, None) => CudaKvBudget::Fraction(memory_fraction(args)),
     };
+    let (dtype, kv_dtype) = dtypes(args)?;
     Ok(CudaOptions {
-        dtype: dtype(args)?,
+        dtype,
+        kv_dtype,
         kv_budget,
         block_size: wanted.block_size,
         max_step_tokens: args.max_step_tokens.unwrap_or(STEP_TOKENS),
@@ -83,17 +97,21 @@ fn options(wanted: &Wanted<'_>) -> Result<CudaOptions, Failure> {
     })
 }
 
-/// Weights, activations, keys and values have one type.
-fn dtype(args: &EngineArgs) -> Result<Option<HalfDtype>, Failure> {
-    let (bf16, f16) = (Some(HalfDtype::Bf16), Some(HalfDtype::F16));
+/// The type of weights and activations, and that of keys and values if it is another one.
+fn dtypes(args: &EngineArgs) -> Result<(Option<HalfDtype>, Option<KvDtype>), Failure> {
+    let (bf16, f16) = ((Some(HalfDtype::Bf16), None), (Some(HalfDtype::F16), None));
     match (args.weight_dtype, args.kv_dtype) {
-        (WeightDtypeArg::Auto, KvDtypeArg::Auto) => Ok(None),
+        (WeightDtypeArg::Auto, KvDtypeArg::Auto) => Ok((None, None)),
+        (WeightDtypeArg::Auto | WeightDtypeArg::Bf16, KvDtypeArg::Fp8) => {
+            Ok((Some(HalfDtype::Bf16), Some(KvDtype::Fp8E4m3)))
+        }
         (WeightDtypeArg::Auto | WeightDtypeArg::Bf16, KvDtypeArg::Bf16)
         | (WeightDtypeArg::Bf16, KvDtypeArg::Auto) => Ok(bf16),
         (WeightDtypeArg::Auto | WeightDtypeArg::F16, KvDtypeArg::F16)
         | (WeightDtypeArg::F16, KvDtypeArg::Auto) => Ok(f16),
         (weights, kv) => Err(Failure::usage(format!(
-            "--weight-dtype {weights:?} with --kv-dtype {kv:?}: on a CUDA device both are bf16 or both are f16"
+            "--weight-dtype {weights:?} with --kv-dtype {kv:?}: on a CUDA device both are bf16, \
+             or both are f16, or weights are bf16 with fp8"
         ))),
     }
 }

@@ -3,15 +3,16 @@
 use lazy_attn_models::ModelConfig;
 use lazy_attn_models::weights::{Shard, num_elements};
 
+use crate::args::KvDtypeArg;
 use crate::exit::Failure;
 use crate::ui::bytes;
 
 /// What a device needs beside weights and KV: activations, workspaces, the driver's own context.
 const RESERVED_BYTES: u64 = 1 << 30;
-/// Bytes of a weight, key or value on a device.
+/// Bytes of a weight on a device, and of a key or value unless it is held in 8 bits.
 const ELEMENT_BYTES: u64 = 2;
 
-/// Memory of a model on a device, in 16 bits.
+/// Memory of a model on each of the devices that share it, its weights in 16 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Fit {
     pub(crate) weight_bytes: u64,
@@ -22,12 +23,14 @@ pub(crate) struct Fit {
 
 impl Fit {
     /// # Errors
-    /// None for one device, which always shares evenly.
-    pub(crate) fn of(config: &ModelConfig) -> Result<Fit, Failure> {
-        let kv_elements = 2 * config.num_layers * config.num_kv_heads * config.head_dim;
+    /// [`Exit::Model`](crate::exit::Exit::Model) if so many devices cannot share the model evenly.
+    pub(crate) fn of(config: &ModelConfig, num_devices: usize, kv: KvDtypeArg) -> Result<Fit, Failure> {
+        let shard = Shard::new(0, num_devices)?;
+        let kv_element_bytes = if kv == KvDtypeArg::Fp8 { 1 } else { ELEMENT_BYTES };
+        let kv_elements = 2 * config.num_layers * shard.sizes(config)?.num_kv_heads * config.head_dim;
         Ok(Fit {
-            weight_bytes: ELEMENT_BYTES * num_elements(config, Shard::WHOLE)?,
-            kv_bytes_per_token: ELEMENT_BYTES * kv_elements as u64,
+            weight_bytes: ELEMENT_BYTES * num_elements(config, shard)?,
+            kv_bytes_per_token: kv_element_bytes * kv_elements as u64,
             max_context_tokens: config.max_context_tokens as u64,
         })
     }
@@ -59,7 +62,7 @@ mod tests {
     use super::*;
 
     fn fit(name: &str) -> Fit {
-        Fit::of(&ModelConfig::named(name).unwrap()).unwrap()
+        Fit::of(&ModelConfig::named(name).unwrap(), 1, KvDtypeArg::Auto).unwrap()
     }
 
     #[test]
@@ -69,6 +72,21 @@ mod tests {
         assert_eq!(fit.weight_bytes, 2 * 8_030_261_248);
         assert_eq!(fit.kv_bytes_per_token, 128 << 10);
         assert!(fit.detail().starts_with("needs 32.0 GiB for weights"), "{}", fit.detail());
+    }
+
+    #[test]
+    fn devices_that_share_a_model_hold_a_part_each() {
+        let config = ModelConfig::named("llama-3.1-70b").unwrap();
+        let fit = |num_devices| Fit::of(&config, num_devices, KvDtypeArg::Auto);
+        let [whole, part] = [1, 8].map(|num_devices| fit(num_devices).unwrap());
+        assert_eq!(part.kv_bytes_per_token, whole.kv_bytes_per_token / 8);
+        // The embedding and the norms are on every device.
+        let everywhere = 2 * 8192 * (128_256 + 2 * 80 + 1);
+        assert_eq!(8 * part.weight_bytes - whole.weight_bytes, 7 * everywhere);
+        let in_8_bits = Fit::of(&config, 8, KvDtypeArg::Fp8).unwrap();
+        assert_eq!(in_8_bits.kv_bytes_per_token, part.kv_bytes_per_token / 2);
+        let line = fit(3).unwrap_err().line().unwrap();
+        assert!(line.contains("3 devices cannot share"), "{line}");
     }
 
     #[test]

@@ -47,9 +47,9 @@ struct Wanted<'a> {
 /// Usage, for a device that this build cannot have.
 pub(crate) fn check(args: &EngineArgs) -> Result<(), Failure> {
     wanted(args)?;
-    match args.device {
+    match &args.device {
         DeviceArg::Cuda(_) if find() == Found::NotCompiled => {
-            choose(args.device, &Needs { bytes: 0, fraction: 1.0, only_cpu: None }, find).map(drop)
+            choose(&args.device, &Needs { bytes: 0, fraction: 1.0, only_cpu: None }, find).map(drop)
         }
         _ => Ok(()),
     }
@@ -66,16 +66,18 @@ pub(crate) fn open(
     verbosity: Verbosity,
 ) -> Result<Backend, Failure> {
     let wanted = wanted(args)?;
-    let Choice { cuda: ordinal, why } = choose(args.device, &needs(args, &Fit::of(&model.config)?), find)?;
+    let fit = Fit::of(&model.config, args.device.num_devices(), args.kv_dtype)?;
+    let Choice { cuda: ordinals, why } = choose(&args.device, &needs(args, &fit), find)?;
     if let Some(line) = why {
         tracing::info!("{line}");
         if verbosity == Verbosity::Normal {
             eprintln!("{line}");
         }
     }
-    match ordinal {
-        Some(ordinal) => cuda::open(ordinal, &wanted, model, progress),
-        None => cpu::open(&wanted, model, progress),
+    if ordinals.is_empty() {
+        cpu::open(&wanted, model, progress)
+    } else {
+        cuda::open(&ordinals, &wanted, model, progress)
     }
 }
 

@@ -14,12 +14,12 @@ pub(crate) fn find() -> Found {
 
 /// Refuses: [`find`] finds no device that could be opened.
 pub(super) fn open(
-    ordinal: usize,
+    ordinals: &[usize],
     _wanted: &Wanted<'_>,
     _model: &LoadedModel,
     _progress: &LoadProgress,
 ) -> Result<Backend, Failure> {
     Err(Failure::usage(format!(
-        "--device cuda:{ordinal}: this build has no CUDA; build it with `--features cuda`"
+        "CUDA devices {ordinals:?}: this build has no CUDA; build it with `--features cuda`"
     )))
 }

@@ -27,6 +27,8 @@ fn devices_and_memory_that_cannot_be_are_refused() {
     let f16 =
         lazyattn(&["--device", "cpu", "--weight-dtype", "f16", "--model", "random:1:tiny", "run", "Who?"]);
     f16.assert_error(2, &["--weight-dtype f16", "CUDA"]);
+    let fp8 = lazyattn(&["--device", "cpu", "--kv-dtype", "fp8", "--model", "random:1:tiny", "run", "Who?"]);
+    fp8.assert_error(2, &["--kv-dtype fp8", "CUDA"]);
 }
 
 #[test]

@@ -83,7 +83,7 @@ fn check_kernels(report: &mut Report, gpus: &[Gpu]) {
 
 fn fit(engine: &EngineArgs) -> Result<Fit, Failure> {
     let model = load(&engine.model.parse::<ModelRef>()?, &LoadOptions::default())?;
-    Fit::of(&model.config)
+    Fit::of(&model.config, engine.device.num_devices(), engine.kv_dtype)
 }
 
 fn check_fit(report: &mut Report, fit: &Fit, gpus: &[Gpu], fraction: f32) {
@@ -122,6 +122,7 @@ mod tests {
     use lazy_attn_models::ModelConfig;
 
     use super::*;
+    use crate::args::KvDtypeArg;
 
     #[test]
     fn the_drivers_version_is_read_from_its_module() {
@@ -133,7 +134,7 @@ mod tests {
 
     #[test]
     fn the_room_of_a_device_is_told_in_tokens_and_contexts() {
-        let fit = Fit::of(&ModelConfig::named("llama-3.1-8b").unwrap()).unwrap();
+        let fit = Fit::of(&ModelConfig::named("llama-3.1-8b").unwrap(), 1, KvDtypeArg::Auto).unwrap();
         let gpu = |free_gib: u64| Gpu {
             ordinal: 0,
             name: "Test".into(),
