@@ -8,16 +8,18 @@
 //! * [`submission`]: what is asked for, and what it needs of the cache.
 //! * [`admission`]: who waits, and who is next; tenants by [`fairness`], requests by [`affinity`].
 //! * `start`: who gets blocks; [`preempt`]: who gives them away when none are left, and why everybody ends.
-//! * [`plan`]: one step of work.
+//! * [`plan`]: one step of work; [`ahead`]: one planned while the step before it runs.
 //! * [`scheduler`]: the state between steps.
 
 pub mod admission;
 pub mod affinity;
+pub mod ahead;
 mod backlog;
 pub mod config;
 pub mod error;
 pub mod fairness;
 mod fill;
+mod open;
 mod pace;
 pub mod plan;
 mod planner;

@@ -63,6 +63,11 @@ pub enum RunTokens {
     OfSegment(Arc<[TokenId]>),
     /// The one new token that a tail runs.
     OfTail(TokenId),
+    /// The same, drawn by row `row` of the plan before, which has not been closed.
+    Carried {
+        /// Counted over [`StepPlan::rows`].
+        row: u32,
+    },
 }
 
 /// Contiguous tokens of one segment.
@@ -93,12 +98,13 @@ impl PlannedRun {
         &self.context[..self.num_earlier]
     }
 
-    /// Its tokens, in order.
+    /// Its tokens, in order; any token stands for one that is carried.
     #[must_use]
     pub fn tokens(&self) -> &[TokenId] {
         match &self.source {
             RunTokens::OfSegment(tokens) => &tokens[self.first_local as usize..][..self.num_tokens as usize],
             RunTokens::OfTail(token) => std::slice::from_ref(token),
+            RunTokens::Carried { .. } => &[TokenId(0)],
         }
     }
 
@@ -138,8 +144,8 @@ pub struct Rejected {
     pub error: SchedError,
 }
 
-/// One step of work. Closed by exactly one [`commit`](crate::Scheduler::commit) or
-/// [`abort`](crate::Scheduler::abort), which consume it.
+/// One step of work. Closed by exactly one [`commit`](crate::Scheduler::commit), [`abort`](crate::Scheduler::abort) or
+/// [`withdraw`](crate::Scheduler::withdraw), which consume it.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a plan is closed by `Scheduler::commit` or `Scheduler::abort`"]
 pub struct StepPlan {

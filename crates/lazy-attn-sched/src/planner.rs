@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use lazy_attn_kv::{FillState, KvCache};
 use lazy_attn_types::{Position, SegmentHandle, SegmentKind};
 
+use crate::ahead::{Ahead, Stand};
 use crate::fill::Fills;
 use crate::running::{Phase, Running, RunningSet};
 use crate::{PlacedSegment, PlannedRun, RunTokens, Work};
@@ -18,6 +19,7 @@ const ENCODE_SHARE: u32 = 4;
 pub(crate) struct Planner<'a> {
     kv: &'a KvCache,
     fills: &'a Fills,
+    ahead: &'a Ahead,
     left: u32,
     runs: Vec<PlannedRun>,
     /// The run of each segment filled in this step.
@@ -25,33 +27,36 @@ pub(crate) struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    pub(crate) fn new(kv: &'a KvCache, fills: &'a Fills, max_tokens: u32) -> Planner<'a> {
-        Planner { kv, fills, left: max_tokens, runs: Vec::new(), fill_runs: HashMap::new() }
+    /// A step of `max_tokens` tokens behind what `ahead` will have done.
+    pub(crate) fn new(kv: &'a KvCache, fills: &'a Fills, ahead: &'a Ahead, max_tokens: u32) -> Planner<'a> {
+        Planner { kv, fills, ahead, left: max_tokens, runs: Vec::new(), fill_runs: HashMap::new() }
     }
 
     /// Decodes first, then text whose documents are there, then documents, then text that these complete.
     pub(crate) fn plan(mut self, running: &RunningSet) -> Vec<PlannedRun> {
         self.runs.reserve(running.len() as usize);
-        let in_phase = |phase| running.iter().filter(move |running| running.phase == phase);
-        for running in in_phase(Phase::Decode) {
-            self.push_tail(running, Work::Decode);
+        let stands = running.iter().filter_map(|running| Some((running, self.ahead.stand(running)?)));
+        let (decoding, prompting): (Vec<_>, Vec<_>) =
+            stands.partition(|(_, stand)| stand.phase == Phase::Decode);
+        for (running, stand) in decoding {
+            self.push_tail(running, stand, Work::Decode);
         }
         let kept = if self.fills.any_document() { self.left.div_ceil(ENCODE_SHARE) } else { 0 };
-        for running in in_phase(Phase::Prompt) {
-            self.text(running, kept);
+        for (running, stand) in &prompting {
+            self.text(running, stand, kept);
         }
-        for running in in_phase(Phase::Prompt) {
+        for (running, _) in &prompting {
             self.documents(running);
         }
-        for running in in_phase(Phase::Prompt) {
-            self.text(running, 0);
+        for (running, stand) in &prompting {
+            self.text(running, stand, 0);
         }
         self.runs
     }
 
     /// Runs the texts of `running` as far as everything before them is complete, and then its first token; `kept`
     /// tokens of the budget stay untouched.
-    fn text(&mut self, running: &Running, kept: u32) {
+    fn text(&mut self, running: &Running, stand: &Stand, kept: u32) {
         for (index, segment) in running.sequence.context.segments().iter().enumerate() {
             let placed = &running.placed[index];
             let is_mine = self.fills.leader(placed.handle) == Some(running.sequence.id);
@@ -64,12 +69,12 @@ impl<'a> Planner<'a> {
         }
         if !running.rerun.is_empty() {
             // Its next token follows in the next step.
-            self.extend(rerun_run(running), running.rerun.len() as u32, kept);
+            self.extend(rerun_run(running, stand), running.rerun.len() as u32, kept);
             return;
         }
         let is_planned = self.fill_runs.contains_key(&running.tail.handle());
         if self.left > kept && !is_planned && running.sequence.max_tokens > 0 {
-            self.push_tail(running, Work::FirstToken);
+            self.push_tail(running, stand.clone(), Work::FirstToken);
         }
     }
 
@@ -110,9 +115,9 @@ impl<'a> Planner<'a> {
         self.left -= take;
     }
 
-    fn push_tail(&mut self, running: &Running, work: Work) {
+    fn push_tail(&mut self, running: &Running, stand: Stand, work: Work) {
         assert!(self.left > 0, "every decode fits a step: `max_step_tokens` is above `max_running`");
-        let first_local = running.num_written;
+        let first_local = stand.num_written;
         let own = PlacedSegment { num_tokens: first_local + 1, ..running.placed_tail() };
         if work == Work::FirstToken {
             // Looked for once more in this step.
@@ -121,7 +126,7 @@ impl<'a> Planner<'a> {
         self.runs.push(PlannedRun {
             sequence: running.sequence.id,
             work,
-            source: RunTokens::OfTail(running.sequence.next_token()),
+            source: stand.token,
             first_local,
             num_tokens: 1,
             context: running.placed.clone(),
@@ -131,7 +136,7 @@ impl<'a> Planner<'a> {
         self.left -= 1;
     }
 
-    /// Tokens of `placed` that neither earlier steps nor this one write.
+    /// Tokens of `placed` that neither earlier steps, those not closed included, nor this one write.
     fn missing(&self, placed: &PlacedSegment) -> u32 {
         let written = match self.fill_runs.get(&placed.handle) {
             Some(&index) => self.runs[index].end(),
@@ -141,6 +146,9 @@ impl<'a> Planner<'a> {
     }
 
     fn computed(&self, placed: &PlacedSegment) -> u32 {
+        if let Some(filled) = self.ahead.filled(placed.handle) {
+            return filled;
+        }
         match self.kv.state(placed.handle) {
             FillState::Filling { computed } => computed,
             FillState::Complete => placed.num_tokens,
@@ -149,12 +157,12 @@ impl<'a> Planner<'a> {
 }
 
 /// A run, empty so far, of the tail tokens that a preemption took away.
-fn rerun_run(running: &Running) -> PlannedRun {
+fn rerun_run(running: &Running, stand: &Stand) -> PlannedRun {
     PlannedRun {
         sequence: running.sequence.id,
         work: Work::Rerun,
         source: RunTokens::OfSegment(running.rerun.clone()),
-        first_local: running.num_written,
+        first_local: stand.num_written,
         num_tokens: 0,
         context: running.placed.clone(),
         num_earlier: running.placed.len(),

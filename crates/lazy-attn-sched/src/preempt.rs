@@ -18,18 +18,16 @@ use std::cmp::Reverse;
 
 use lazy_attn_types::{SequenceId, Timestamp};
 
+use crate::ahead::Ahead;
 use crate::running::{Running, Sequence};
 use crate::{Preempted, Rejected, SchedError, Scheduler, StepPlan};
 
 impl Scheduler {
     /// Gives every decoding sequence a slot for its token, the longest running first.
     pub(crate) fn make_room(&mut self, now: Timestamp, plan: &mut StepPlan) {
-        let block_size = self.kv.config().block_size;
-        let full = self.running.iter().filter(|running| running.is_full(block_size));
-        let full: Vec<SequenceId> = full.map(|running| running.sequence.id).collect();
         // Ranked once a step: whoever gives way changes what the others would have to compute by little.
         let mut victims: Option<Vec<SequenceId>> = None;
-        for id in full {
+        for id in self.full(&Ahead::default()) {
             while !self.grow(id) {
                 match victims.get_or_insert_with(|| self.victims()).pop() {
                     Some(victim) => self.preempt(victim, now, plan),
@@ -40,7 +38,7 @@ impl Scheduler {
     }
 
     /// Whether `id` has a slot for its next token, or does not run any more.
-    fn grow(&mut self, id: SequenceId) -> bool {
+    pub(crate) fn grow(&mut self, id: SequenceId) -> bool {
         let Some(running) = self.running.get_mut(id) else { return true };
         self.kv.grow_tail(&mut running.tail, 1).is_ok()
     }
@@ -57,6 +55,7 @@ impl Scheduler {
     }
 
     fn preempt(&mut self, id: SequenceId, now: Timestamp, plan: &mut StepPlan) {
+        assert!(self.open.is_empty(), "no step writes blocks that are given away");
         let Some(running) = self.running.remove(id) else { return };
         let lost_tokens = running.private_tokens(&self.kv);
         let sequence = self.give_back(running, now);
@@ -74,7 +73,7 @@ impl Scheduler {
         held.sort_unstable();
         held.dedup();
         let total = tail + held.iter().map(|(_, num_blocks)| *num_blocks as u32).sum::<u32>();
-        self.drop_request(request, now);
+        self.cancel(request, now);
         plan.rejected.push(Rejected { request, error: SchedError::NeverFits { needed: total + 1, total } });
     }
 }

@@ -114,12 +114,6 @@ impl Running {
         }
     }
 
-    /// Whether its next token has no slot.
-    pub(crate) fn is_full(&self, block_size: BlockSize) -> bool {
-        let num_blocks = self.tail.blocks().len() as u32;
-        self.phase == Phase::Decode && block_size.blocks_for(self.num_written + 1) > num_blocks
-    }
-
     /// Whether its tail may come to need more blocks than it has.
     pub(crate) fn may_grow(&self, block_size: BlockSize) -> bool {
         block_size.blocks_for(self.sequence.max_tokens) > self.tail.blocks().len() as u32

@@ -6,7 +6,9 @@ use lazy_attn_kv::{FillState, KvCache, KvError, KvEvent, KvStats};
 use lazy_attn_types::{RequestId, SegmentKey, SequenceId, Timestamp, TokenId};
 
 use crate::admission::{AdmissionQueue, Waiting};
+use crate::ahead::Ahead;
 use crate::fill::Fills;
+use crate::open::OpenPlans;
 use crate::pace::Pace;
 use crate::planner::Planner;
 use crate::running::{Phase, Running, RunningSet, Sequence};
@@ -54,14 +56,8 @@ pub struct Scheduler {
     /// Sequences that gave their blocks away, by their turn.
     pub(crate) preempted: BTreeMap<u64, Sequence>,
     pub(crate) num_preemptions: u64,
-    /// Number of the next step.
-    step: u64,
-    plan_is_open: bool,
-    /// When the open or the last plan was made.
-    planned: Timestamp,
+    pub(crate) open: OpenPlans,
     pace: Pace,
-    /// Requests cancelled while a plan was open; they go when it is closed.
-    cancelled: Vec<RequestId>,
 }
 
 impl Scheduler {
@@ -79,11 +75,8 @@ impl Scheduler {
             fills: Fills::default(),
             preempted: BTreeMap::new(),
             num_preemptions: 0,
-            step: 0,
-            plan_is_open: false,
-            planned: Timestamp(0),
+            open: OpenPlans::default(),
             pace: Pace::default(),
-            cancelled: Vec::new(),
         })
     }
 
@@ -130,15 +123,16 @@ impl Scheduler {
             waiting_tokens,
             preempted: self.preempted.len() as u32, // bounded by `max_running`
             preemptions: self.num_preemptions,
-            steps: self.step,
+            steps: self.open.num_closed(),
             kv: self.kv.stats(),
         }
     }
 
-    /// Whether nothing runs and nobody waits.
+    /// Whether nothing runs, nobody waits, and nobody who ended still holds blocks.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.running.len() == 0 && self.queue.len() == 0 && self.preempted.is_empty()
+        let nobody_runs = self.running.len() == 0 && self.open.ended().next().is_none();
+        nobody_runs && self.queue.len() == 0 && self.preempted.is_empty()
     }
 
     /// Lets `submission`, which arrives `now`, wait for admission.
@@ -203,16 +197,14 @@ impl Scheduler {
         }
     }
 
-    /// Ends every sequence of `request`. While a plan is open, they end when it is closed.
-    pub fn cancel(&mut self, request: RequestId, now: Timestamp) {
-        if self.plan_is_open {
-            self.cancelled.push(request);
-            return;
-        }
-        self.drop_request(request, now);
+    /// Whether `sequence` was admitted, has its blocks and has not ended.
+    #[must_use]
+    pub fn is_running(&self, sequence: SequenceId) -> bool {
+        self.running.contains(sequence)
     }
 
-    pub(crate) fn drop_request(&mut self, request: RequestId, now: Timestamp) {
+    /// Ends every sequence of `request`. Their blocks come back when every plan that is open now is closed.
+    pub fn cancel(&mut self, request: RequestId, now: Timestamp) {
         self.queue.remove(request);
         self.preempted.retain(|_, sequence| sequence.request != request);
         let sequences = self.running.iter().map(|running| &running.sequence);
@@ -229,30 +221,38 @@ impl Scheduler {
     /// # Panics
     /// If the last plan was not closed: a bug of the caller.
     pub fn plan(&mut self, now: Timestamp) -> StepPlan {
-        assert!(!self.plan_is_open, "every plan is closed by one commit or abort");
-        let mut plan = StepPlan::empty(self.step, self.config.max_step_tokens);
-        self.expire(now, &mut plan.rejected);
-        self.plan_is_open = true;
-        self.planned = now;
-        self.make_room(now, &mut plan);
-        self.admit(now, &mut plan);
-        plan.filled = self.end_filled(now);
-        let planner = Planner::new(&self.kv, &self.fills, self.config.max_step_tokens);
-        plan.runs = planner.plan(&self.running);
+        assert!(self.open.is_empty(), "every plan is closed by one commit or abort");
+        let plan = self.fill_plan(&Ahead::default(), now);
         assert!(self.running.len() == 0 || !plan.runs.is_empty(), "some running sequence can always go on");
-        (plan.num_running, plan.num_waiting) = (self.running.len(), self.queue.len());
         plan
     }
 
-    /// Closes `plan` after its step ran: one outcome per row, in the order of [`StepPlan::rows`].
+    /// A plan behind what `ahead` will have done.
+    pub(crate) fn fill_plan(&mut self, ahead: &Ahead, now: Timestamp) -> StepPlan {
+        let mut plan = StepPlan::empty(self.open.next_step(), self.config.max_step_tokens);
+        self.expire(now, &mut plan.rejected);
+        if self.open.is_empty() {
+            self.make_room(now, &mut plan);
+        }
+        self.admit(now, &mut plan);
+        plan.filled = self.end_filled(now);
+        let planner = Planner::new(&self.kv, &self.fills, ahead, self.config.max_step_tokens);
+        plan.runs = planner.plan(&self.running);
+        (plan.num_running, plan.num_waiting) = (self.running.len(), self.queue.len());
+        self.open.push(now);
+        plan
+    }
+
+    /// Closes `plan` after its step ran: one outcome per row, in the order of [`StepPlan::rows`]. That of a sequence which
+    /// ended since the plan was made is not looked at.
     ///
     /// # Panics
     /// If the outcomes are not those of the rows, or a sequence would go on past its `max_tokens`: a bug of the caller.
     pub fn commit(&mut self, plan: StepPlan, outcomes: &[Outcome], now: Timestamp) {
-        self.close();
+        let micros = self.open.close(plan.step, now);
         assert_eq!(plan.rows().count(), outcomes.len(), "a commit has one outcome per row");
         let prompts = plan.runs.iter().filter(|run| run.work != Work::Decode);
-        self.pace.note(prompts.map(|run| run.num_tokens).sum(), now.micros_since(self.planned));
+        self.pace.note(prompts.map(|run| run.num_tokens).sum(), micros);
         let mut outcomes = outcomes.iter();
         for run in &plan.runs {
             match run.work {
@@ -263,13 +263,13 @@ impl Scheduler {
                 }
             }
         }
-        self.cancel_deferred(now);
+        self.give_back_released(now);
     }
 
     /// Closes `plan` after its step failed: everything it would have written is void. Ends every sequence with work in
     /// it and returns them; whoever waited for their segments goes on and fills them again.
     pub fn abort(&mut self, plan: StepPlan, now: Timestamp) -> Vec<SequenceId> {
-        self.close();
+        self.open.close(plan.step, now);
         let fills = plan.runs.iter().filter(|run| matches!(run.work, Work::Encode | Work::Prefill));
         fills.for_each(|run| self.kv.restart(run.own.handle));
         let mut failed: Vec<SequenceId> = plan.runs.iter().map(|run| run.sequence).collect();
@@ -278,7 +278,7 @@ impl Scheduler {
         for &sequence in &failed {
             self.end(sequence, now);
         }
-        self.cancel_deferred(now);
+        self.give_back_released(now);
         failed
     }
 
@@ -290,7 +290,11 @@ impl Scheduler {
         self.kv.check_invariants();
         self.queue.check_invariants(&self.kv);
         for (handle, leader) in self.fills.leaders() {
-            assert!(self.running.contains(leader), "{leader} fills {handle:?} but does not run");
+            let just_ended = self.open.ended().any(|ended| ended.sequence.id == leader);
+            assert!(
+                self.running.contains(leader) || just_ended,
+                "{leader} fills {handle:?} but does not run"
+            );
             assert!(self.kv.state(handle) != FillState::Complete, "{handle:?} is complete and still filled");
         }
         let num_started = self.running.len() as usize + self.preempted.len();
@@ -341,7 +345,14 @@ impl Scheduler {
     }
 
     pub(crate) fn end(&mut self, sequence: SequenceId, now: Timestamp) {
-        if let Some(running) = self.running.remove(sequence) {
+        if let Some(running) = self.running.remove(sequence).and_then(|running| self.open.keep(running)) {
+            self.give_back(running, now);
+        }
+    }
+
+    /// Takes the blocks of who ended while plans were open that are closed by now.
+    pub(crate) fn give_back_released(&mut self, now: Timestamp) {
+        for running in self.open.take_released() {
             self.give_back(running, now);
         }
     }
@@ -354,17 +365,5 @@ impl Scheduler {
         }
         self.kv.release_tail(running.tail);
         running.sequence
-    }
-
-    fn close(&mut self) {
-        assert!(self.plan_is_open, "a plan is closed once");
-        self.plan_is_open = false;
-        self.step += 1;
-    }
-
-    fn cancel_deferred(&mut self, now: Timestamp) {
-        for request in std::mem::take(&mut self.cancelled) {
-            self.cancel(request, now);
-        }
     }
 }

@@ -51,7 +51,7 @@ impl Scheduler {
                 }
                 Room::Later => return,
                 Room::Never(error) => {
-                    self.drop_request(request, now);
+                    self.cancel(request, now);
                     plan.rejected.push(Rejected { request, error });
                 }
             }
@@ -70,7 +70,7 @@ impl Scheduler {
                 }
                 Room::Never(error) => {
                     let request = sequence.request;
-                    self.drop_request(request, now);
+                    self.cancel(request, now);
                     plan.rejected.push(Rejected { request, error });
                 }
             }

@@ -83,12 +83,12 @@ fn a_cancelled_request_gives_back_every_block_at_once() {
 }
 
 #[test]
-fn a_cancellation_during_a_step_takes_effect_when_the_step_is_closed() {
+fn a_cancellation_during_a_step_gives_blocks_back_when_the_step_is_closed() {
     let mut scheduler = scheduler(32, 32, 4);
     scheduler.submit(submission(1, &[Text(1, 5)], 9, 1), NOW).unwrap();
     let plan = scheduler.plan(NOW);
     scheduler.cancel(RequestId(1), NOW);
-    assert!(!scheduler.is_idle());
+    assert!(!scheduler.is_idle() && !scheduler.is_running(SequenceId(100)));
     let outcomes = go_on(&plan, 9);
     scheduler.commit(plan, &outcomes, NOW);
     assert!(scheduler.is_idle());
