@@ -186,9 +186,9 @@ impl LiveRequest {
         (sequence.0 - self.job.sequences[0].0) as usize
     }
 
-    /// How the next row of `sequence` is wanted of an executor that samples.
-    pub(crate) fn output_kind(&self, sequence: SequenceId) -> OutputKind {
-        self.samples[self.index_of(sequence)].output_kind()
+    /// How the row of `sequence` after `num_generated` tokens is wanted of an executor that samples.
+    pub(crate) fn output_kind(&self, sequence: SequenceId, num_generated: u32) -> OutputKind {
+        self.samples[self.index_of(sequence)].output_kind(num_generated)
     }
 
     /// The row of `sequence` came out of a step that ended at `now`.

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-use lazy_attn_sched::{PlacedSegment, PlannedRun, StepPlan};
-use lazy_attn_types::{BlockId, Run, SegmentHandle, SegmentView, StepInput};
+use lazy_attn_sched::{PlacedSegment, PlannedRun, RunTokens, StepPlan};
+use lazy_attn_types::{BlockId, CarriedToken, Run, SegmentHandle, SegmentView, StepInput};
 
 /// Lays `plan` out; the block list of a segment that several runs read is stored once.
 #[must_use]
@@ -52,6 +52,9 @@ impl Flattener {
             self.push_view(segment);
         }
         self.input.tokens.extend_from_slice(run.tokens());
+        if let RunTokens::Carried { row } = run.source {
+            self.input.carried.push(CarriedToken { token: first_token, row });
+        }
         self.input.runs.push(Run {
             first_token,
             num_tokens: run.num_tokens,
@@ -85,7 +88,7 @@ impl Flattener {
 mod tests {
     use std::sync::Arc;
 
-    use lazy_attn_sched::{RunTokens, Work};
+    use lazy_attn_sched::Work;
     use lazy_attn_types::{Position, SequenceId, TokenId};
 
     use super::*;

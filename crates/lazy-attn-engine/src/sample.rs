@@ -60,9 +60,9 @@ impl Sample {
         self.generated.len() as u32
     }
 
-    /// How it wants its next row of an executor that samples.
-    pub(crate) fn output_kind(&self) -> OutputKind {
-        self.sampler.row_sampling(self.num_generated()).map_or(OutputKind::Logits, OutputKind::Token)
+    /// How it wants its row after `num_generated` tokens of an executor that samples.
+    pub(crate) fn output_kind(&self, num_generated: u32) -> OutputKind {
+        self.sampler.row_sampling(num_generated).map_or(OutputKind::Logits, OutputKind::Token)
     }
 
     /// Takes the next token, or chooses it. A token that ends the sequence is reported, its own text is not.

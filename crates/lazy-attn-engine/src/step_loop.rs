@@ -1,12 +1,14 @@
 //! Plan, execute, commit, over and over, on one thread.
 
-use std::collections::HashMap;
+mod overlap;
+
+use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use lazy_attn_sched::{Outcome, SchedError, Scheduler, StepPlan, Submission, Work};
+use lazy_attn_sched::{Outcome, PlannedRun, SchedError, Scheduler, StepPlan, Submission, Work};
 use lazy_attn_types::{
     Capability, ExecError, Executor, OutputKind, RequestId, SequenceId, StepInput, StepOutput, Timestamp,
 };
@@ -20,6 +22,7 @@ use crate::observe::StepMeter;
 use crate::sampling::SamplingScratch;
 use crate::watch::News;
 use crate::{EngineError, EngineStats, Observation};
+use overlap::InFlight;
 
 /// Whether the loop goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +43,10 @@ pub(crate) struct StepLoop {
     stats: EngineStats,
     meter: StepMeter,
     news: News,
+    /// Steps submitted to an executor that overlaps them, oldest first.
+    in_flight: VecDeque<InFlight>,
+    /// When the last step ended.
+    last_end: Timestamp,
     /// Why the loop must end: no later step can run.
     lost: Option<EngineError>,
 }
@@ -62,6 +69,8 @@ impl StepLoop {
             scratch: SamplingScratch::default(),
             stats: EngineStats::default(),
             news: News::default(),
+            in_flight: VecDeque::new(),
+            last_end: Timestamp(0),
             lost: None,
         }
     }
@@ -70,10 +79,14 @@ impl StepLoop {
     pub(crate) fn run(mut self) {
         while self.lost.is_none() && self.take_commands() == Flow::GoOn {
             if !self.scheduler.is_idle() {
-                self.step();
+                match self.executor.info().capability {
+                    Capability::Logits | Capability::Samples => self.step(),
+                    Capability::Overlaps => self.step_overlapped(),
+                }
             }
             self.publish();
         }
+        self.drain();
         let end = self.lost.take().unwrap_or(EngineError::ShutDown);
         // Before anybody is told: who then tries again is told the same.
         self.shared.end.set(end.clone());
@@ -160,22 +173,11 @@ impl StepLoop {
     fn step(&mut self) {
         let now = self.shared.clock.now();
         let plan = self.scheduler.plan(now);
-        // A step may be long, and who asks meanwhile should see who runs in it.
-        self.publish();
-        self.publish_admissions(&plan, now);
-        self.finish_filled(&plan, now);
+        self.announce(&plan, now);
         if plan.runs.is_empty() {
             // Nobody could start: those who never can were told so.
             self.scheduler.commit(plan, &[], now);
             return;
-        }
-        self.meter.start();
-        for run in &plan.runs {
-            if let Some(live) = self.owners.get(&run.sequence).and_then(|owner| self.requests.get_mut(owner))
-            {
-                live.note_run(run, now);
-                self.meter.plan(run, live.documents());
-            }
         }
         let (step, tokens, runs) = (plan.step, plan.num_tokens(), plan.runs.len());
         let _span = tracing::debug_span!("step", step, tokens, runs, running = plan.num_running).entered();
@@ -186,18 +188,33 @@ impl StepLoop {
         }
     }
 
+    /// Tells everybody what `plan`, made `now`, means to them.
+    fn announce(&mut self, plan: &StepPlan, now: Timestamp) {
+        // A step may be long, and who asks meanwhile should see who runs in it.
+        self.publish();
+        self.publish_admissions(plan, now);
+        self.finish_filled(plan, now);
+        for run in &plan.runs {
+            if let Some(live) = self.owners.get(&run.sequence).and_then(|owner| self.requests.get_mut(owner))
+            {
+                live.note_run(run, now);
+            }
+        }
+    }
+
     /// The arrays of `plan`, with how each row is wanted.
     fn input(&self, plan: &StepPlan) -> StepInput {
         let mut input = flatten(plan);
         if self.executor.info().capability >= Capability::Samples {
-            input.outputs.extend(plan.rows().map(|run| self.output_kind(run.sequence)));
+            input.outputs.extend(plan.rows().map(|run| self.output_kind(run)));
         }
         input
     }
 
-    fn output_kind(&self, sequence: SequenceId) -> OutputKind {
-        let live = self.owners.get(&sequence).and_then(|owner| self.requests.get(owner));
-        live.map_or(OutputKind::Logits, |live| live.output_kind(sequence))
+    fn output_kind(&self, run: &PlannedRun) -> OutputKind {
+        let live = self.owners.get(&run.sequence).and_then(|owner| self.requests.get(owner));
+        // The token that a tail runs as its `i`th is followed by the one it generates as its `i`th.
+        live.map_or(OutputKind::Logits, |live| live.output_kind(run.sequence, run.first_local))
     }
 
     fn publish_admissions(&mut self, plan: &StepPlan, now: Timestamp) {
@@ -237,7 +254,7 @@ impl StepLoop {
     }
 
     fn execute(&mut self, input: &StepInput) -> Result<StepOutput, ExecError> {
-        let output = run_guarded(&mut *self.executor, input)?;
+        let output = run_guarded(|| self.executor.execute(input))?;
         output.check(input, self.executor.info())?;
         Ok(output)
     }
@@ -245,12 +262,18 @@ impl StepLoop {
     /// `plan`, made at `planned`, is done.
     fn commit(&mut self, plan: StepPlan, input: &StepInput, output: &StepOutput, planned: Timestamp) {
         let now = self.shared.clock.now();
-        self.meter.commit(&plan, Duration::from_micros(now.micros_since(planned)));
+        self.measure(&plan, Duration::from_micros(now.micros_since(planned.max(self.last_end))));
+        self.last_end = now;
         let vocab_size = self.executor.info().vocab_size;
         let mut outcomes = Vec::new();
         let mut failures = Vec::new();
         let mut ended = Vec::new();
         for (run, row) in plan.rows().zip(output.rows(input, vocab_size)) {
+            if !self.scheduler.is_running(run.sequence) {
+                // It ended after this step was planned.
+                outcomes.push(Outcome::Finished);
+                continue;
+            }
             let Some(&request) = self.owners.get(&run.sequence) else {
                 unreachable!("{} runs for a request the loop knows", run.sequence);
             };
@@ -286,6 +309,17 @@ impl StepLoop {
         for request in ended {
             self.finish(request, now);
         }
+    }
+
+    /// `plan` took `took`.
+    fn measure(&mut self, plan: &StepPlan, took: Duration) {
+        self.meter.start();
+        for run in &plan.runs {
+            if let Some(live) = self.owners.get(&run.sequence).and_then(|owner| self.requests.get(owner)) {
+                self.meter.plan(run, live.documents());
+            }
+        }
+        self.meter.commit(plan, took);
     }
 
     fn abort(&mut self, plan: StepPlan, error: &ExecError) {
@@ -336,11 +370,16 @@ impl StepLoop {
 
 /// A panic of the executor costs the requests of its step, as an error would. Nothing such a step would have written is
 /// read afterwards, so what the unwinding left half done does not matter.
-fn run_guarded(executor: &mut dyn Executor, input: &StepInput) -> Result<StepOutput, ExecError> {
-    catch_unwind(AssertUnwindSafe(|| executor.execute(input))).unwrap_or_else(|panic| {
+fn run_guarded<T>(execute: impl FnOnce() -> Result<T, ExecError>) -> Result<T, ExecError> {
+    guarded(execute).unwrap_or_else(|message| Err(ExecError::Failed(format!("it panicked: {message}"))))
+}
+
+/// The message of the panic, if it panics.
+fn guarded<T>(execute: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(execute)).map_err(|panic| {
         let message = panic.downcast_ref::<String>().map(String::as_str);
-        let message = message.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-        Err(ExecError::Failed(format!("it panicked: {message}")))
+        let message = message.or_else(|| panic.downcast_ref::<&str>().copied());
+        message.unwrap_or("no message").to_owned()
     })
 }
 

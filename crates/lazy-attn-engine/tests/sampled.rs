@@ -55,11 +55,13 @@ fn replies(capability: Capability) -> Vec<Reply> {
 
 #[test]
 fn whoever_draws_them_the_tokens_are_the_same() {
-    let (engine, executor) = (replies(Capability::Logits), replies(Capability::Samples));
-    for ((engine, executor), (sampling, ..)) in engine.iter().zip(&executor).zip(kinds()) {
-        assert_eq!(engine.failed, None);
-        assert_eq!(engine.samples, executor.samples, "{sampling:?}");
-        assert_eq!(engine.samples.len(), sampling.n as usize);
+    let engine = replies(Capability::Logits);
+    for capability in [Capability::Samples, Capability::Overlaps] {
+        for ((engine, executor), (sampling, ..)) in engine.iter().zip(replies(capability)).zip(kinds()) {
+            assert_eq!(engine.failed, None);
+            assert_eq!(engine.samples, executor.samples, "{capability:?} {sampling:?}");
+            assert_eq!(engine.samples.len(), sampling.n as usize);
+        }
     }
     let distinct: std::collections::HashSet<_> = engine.iter().map(|reply| reply.ids()).collect();
     assert!(distinct.len() > 8, "the prompts differ, and so do most answers");

@@ -275,6 +275,8 @@ impl Scheduler {
         let mut failed: Vec<SequenceId> = plan.runs.iter().map(|run| run.sequence).collect();
         failed.sort_unstable();
         failed.dedup();
+        // Who ended since the plan was made has nothing to lose.
+        failed.retain(|&sequence| self.running.contains(sequence));
         for &sequence in &failed {
             self.end(sequence, now);
         }

@@ -178,7 +178,9 @@ pub enum ExecError {
 ///
 /// [`Executor::execute`] runs one step after the other. An executor whose capability is [`Capability::Overlaps`] is driven by
 /// [`Executor::submit`] and [`Executor::wait`] instead, with up to two steps between the two: they run in the order in which
-/// they were submitted, each as if the one before it had ended.
+/// they were submitted, each as if the one before it had ended. Blocks that a step in flight reads or writes are given to
+/// nobody else before its `wait`. A row that is carried may turn out to be [`SampledRow::NotFinite`] or to end its sequence:
+/// the next step runs any token of the vocabulary for it, and nobody reads what comes of it.
 pub trait Executor: Send {
     /// Sizes and identity.
     fn info(&self) -> &ExecutorInfo;
@@ -186,7 +188,7 @@ pub trait Executor: Send {
     /// Writes the KV of every token of `input`, and returns the rows of `input.output_tokens`.
     ///
     /// # Errors
-    /// [`ExecError`]; the blocks the step would have written hold nothing valid afterwards.
+    /// [`ExecError`]; the slots the step would have written hold nothing valid afterwards.
     fn execute(&mut self, input: &StepInput) -> Result<StepOutput, ExecError>;
 
     /// Begins a step and returns, usually before it has run. Whatever it needs of `input` is copied.
@@ -202,7 +204,7 @@ pub trait Executor: Send {
     /// Waits for the earliest step that was submitted and not waited for, and returns its rows.
     ///
     /// # Errors
-    /// [`ExecError`]; the blocks the step would have written hold nothing valid afterwards, and those of a step submitted
+    /// [`ExecError`]; the slots the step would have written hold nothing valid afterwards, and those of a step submitted
     /// behind it neither: whatever its own `wait`, which is called too, returns. By default always.
     fn wait(&mut self) -> Result<StepOutput, ExecError> {
         Err(ExecError::InvalidStep("nothing was submitted".into()))

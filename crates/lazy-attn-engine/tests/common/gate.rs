@@ -27,7 +27,7 @@ impl Gated {
 }
 
 impl Gate {
-    /// Returns when the engine has planned a step and is about to execute it.
+    /// Returns when the engine has planned a step and is about to execute it, or to wait for it.
     pub(crate) fn wait(&self) {
         self.entered.recv().unwrap();
     }
@@ -59,5 +59,15 @@ impl Executor for Gated {
         // Without a test that permits, steps run freely.
         let _ = self.permits.recv();
         self.inner.execute(input)
+    }
+
+    fn submit(&mut self, input: &StepInput) -> Result<(), ExecError> {
+        self.inner.submit(input)
+    }
+
+    fn wait(&mut self) -> Result<StepOutput, ExecError> {
+        let _ = self.entered.send(());
+        let _ = self.permits.recv();
+        self.inner.wait()
     }
 }

@@ -72,11 +72,13 @@ pub(crate) fn gated(options: RigOptions) -> Rig {
 
 fn executor(options: &RigOptions) -> FakeExecutor {
     let executor = FakeExecutor::new(options.executor);
-    if options.capability == Capability::Logits {
-        return executor;
-    }
     let mut scratch = SamplingScratch::default();
-    executor.sampling(RowSampler::new(move |logits, row| sample_row(&mut scratch, logits, row)))
+    let sampler = RowSampler::new(move |logits, row| sample_row(&mut scratch, logits, row));
+    match options.capability {
+        Capability::Logits => executor,
+        Capability::Samples => executor.sampling(sampler),
+        Capability::Overlaps => executor.overlapping(sampler),
+    }
 }
 
 /// An engine that runs freely.

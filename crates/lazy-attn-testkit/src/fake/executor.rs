@@ -8,6 +8,7 @@ use lazy_attn_types::{
 };
 
 use super::hash::{close, logits, seen, token_hash};
+use super::pipeline::Pipeline;
 use super::sampler::RowSampler;
 use super::script::FakeProbe;
 use super::store::{Entry, Store};
@@ -50,6 +51,7 @@ pub struct FakeExecutor {
     store: Store,
     probe: FakeProbe,
     sampler: Option<RowSampler>,
+    pub(super) pipeline: Pipeline,
 }
 
 /// Which layer's values are read.
@@ -79,6 +81,7 @@ impl FakeExecutor {
             store: Store::new(config.num_blocks, config.block_size),
             probe: FakeProbe::default(),
             sampler: None,
+            pipeline: Pipeline::default(),
         }
     }
 
@@ -87,6 +90,14 @@ impl FakeExecutor {
     pub fn sampling(mut self, sampler: RowSampler) -> FakeExecutor {
         self.info.capability = Capability::Samples;
         self.sampler = Some(sampler);
+        self
+    }
+
+    /// Lets it run submitted steps, each when it is waited for; it draws tokens.
+    #[must_use]
+    pub fn overlapping(mut self, sampler: RowSampler) -> FakeExecutor {
+        self = self.sampling(sampler);
+        self.info.capability = Capability::Overlaps;
         self
     }
 
@@ -145,6 +156,21 @@ impl FakeExecutor {
         Ok(close(own, sum))
     }
 
+    fn run(&mut self, input: &StepInput, failure: Option<ExecError>) -> Result<StepOutput, ExecError> {
+        let slots = self.written_slots(input)?;
+        let result = match failure {
+            Some(error) => Err(error),
+            None => self.run_layers(input, &slots),
+        };
+        if result.is_err() {
+            // The contract: what a failed step would have written holds nothing valid.
+            for &slot in &slots {
+                self.store.write(slot, None);
+            }
+        }
+        result
+    }
+
     fn run_layers(&mut self, input: &StepInput, slots: &[usize]) -> Result<StepOutput, ExecError> {
         let rows: Vec<(&Run, u32)> =
             input.runs.iter().flat_map(|run| (0..run.num_tokens).map(move |index| (run, index))).collect();
@@ -182,18 +208,23 @@ impl Executor for FakeExecutor {
     fn execute(&mut self, input: &StepInput) -> Result<StepOutput, ExecError> {
         let failure = self.probe.script().begin(input);
         self.check(input)?;
-        let slots = self.written_slots(input)?;
-        let result = match failure {
-            Some(error) => Err(error),
-            None => self.run_layers(input, &slots),
-        };
-        if result.is_err() {
-            // The contract: what a failed step would have written holds nothing valid.
-            for &slot in &slots {
-                self.store.write(slot, None);
-            }
+        self.run(input, failure)
+    }
+
+    fn submit(&mut self, input: &StepInput) -> Result<(), ExecError> {
+        let failure = self.probe.script().begin(input);
+        self.check(input)?;
+        if let Some(error) = self.probe.script().refusal() {
+            return Err(error);
         }
-        result
+        self.pipeline.push(input, failure)
+    }
+
+    fn wait(&mut self) -> Result<StepOutput, ExecError> {
+        let (input, failure) = self.pipeline.pop()?;
+        let output = self.run(&input, failure);
+        self.pipeline.ended(&input, output.as_ref().ok());
+        output
     }
 }
 

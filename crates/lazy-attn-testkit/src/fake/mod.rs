@@ -6,12 +6,13 @@
 //! another token. Only distances enter, so a document's states do not depend on its place, as in the real model.
 //!
 //! * [`store`]: the fake KV store.
-//! * [`sampler`]: tokens drawn by the executor.
+//! * [`sampler`]: tokens drawn by the executor; `pipeline`: its steps in flight.
 //! * [`script`]: forced tokens, failures, and a record of the steps.
 //! * [`mod@reference`]: the same tokens from the logical context alone.
 
 mod executor;
 mod hash;
+mod pipeline;
 pub mod reference;
 pub mod sampler;
 pub mod script;

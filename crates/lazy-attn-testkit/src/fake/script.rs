@@ -14,6 +14,7 @@ pub(super) struct Script {
     pub(super) inputs: Vec<StepInput>,
     pub(super) num_steps: u64,
     pub(super) failures: BTreeMap<u64, ExecError>,
+    refusals: BTreeMap<u64, ExecError>,
     pub(super) forced: VecDeque<TokenId>,
     pub(super) forced_after: HashMap<TokenId, TokenId>,
     pub(super) spoilt: HashSet<TokenId>,
@@ -41,6 +42,11 @@ impl FakeProbe {
     /// Makes step `step` (counted from 0) fail with `error`.
     pub fn fail_at(&self, step: u64, error: ExecError) {
         self.script().failures.insert(step, error);
+    }
+
+    /// Makes the submission of step `step` (counted from 0) fail with `error`.
+    pub fn refuse_at(&self, step: u64, error: ExecError) {
+        self.script().refusals.insert(step, error);
     }
 
     /// The next output rows choose `tokens`, one each, in the order of the rows.
@@ -77,6 +83,11 @@ impl Script {
         self.num_steps += 1;
         self.inputs.push(input.clone());
         self.failures.remove(&step)
+    }
+
+    /// Why the step begun last is refused, if it is.
+    pub(super) fn refusal(&mut self) -> Option<ExecError> {
+        self.refusals.remove(&(self.num_steps - 1))
     }
 
     /// Changes the logits of a row whose own token is `own`, as it was told.
