@@ -7,7 +7,7 @@
 //! * [`config`], [`clock`]: bounds and time, both injected.
 //! * [`handle`]: starting an engine, submitting, reading statistics.
 //! * `intake`: a request becomes a context, on the submitting thread.
-//! * `step_loop`: plan, execute, commit, over and over.
+//! * `step_loop`: plan, execute, commit, over and over; two steps in flight if the executor can.
 //! * [`mod@flatten`]: a plan becomes the arrays of the executor.
 //! * [`sampling`], [`stop`]: logits become a token, and the end of a sequence.
 //! * [`observe`]: what the loop tells about itself while it works; [`stats`]: what it has done.
