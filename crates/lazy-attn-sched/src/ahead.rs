@@ -3,7 +3,7 @@
 //! What the open plan does is taken as done: its segments are filled as far as it fills them, and a sequence with a row in it
 //! goes on with the token that it draws, which is not known yet. Nothing of this is stored: the state changes when a plan
 //! is closed, in the order of the steps. A sequence that turns out to have ended leaves a row in the next plan that nobody
-//! reads, and its blocks [wait](crate::open) until that plan is closed.
+//! reads, and its blocks wait (`open`) until that plan is closed.
 //!
 //! Nobody is preempted here: whoever gives its blocks away would do so while a step writes them. Where a sequence lacks a
 //! block there is no plan, the open one is closed, and [`Scheduler::plan`] makes room.
