@@ -8,7 +8,7 @@ use lazy_attn_types::{BlockId, StepInput};
 use crate::common::{
     KEY, LAYER, Rows, Scenario, Shape, VALUE, half_unit, inv_freq, push_run, relative_error, rotate,
 };
-use crate::gpu::{Gpu, config, device, narrow, widen};
+use crate::gpu::{Gpu, check_repetitions, config, device, narrow, widen};
 
 const FP8: Shape = Shape {
     num_kv_heads: 2,
@@ -187,19 +187,7 @@ fn fp8_documents_are_shared_and_windows_and_ratios_work() {
 
 #[test]
 fn fp8_repetitions_give_the_same_bits() {
-    let mut scenario = Scenario::new(FP8, &[1500, 333, 64]);
-    for request in 0..7 {
-        scenario = scenario.request(5 * request, &[0, 1, 2, 1], 90 * request, 1 + request % 3);
-    }
-    let mut gpu = Gpu::new(&scenario);
-    scenario.run_steps(config(&scenario), |plan, rows| {
-        let mut prepared = gpu.prepare(plan, rows);
-        let first = gpu.attend(&mut prepared);
-        for repetition in 0..50 {
-            assert!(gpu.attend(&mut prepared) == first, "repetition {repetition} differs");
-        }
-        Vec::new()
-    });
+    check_repetitions(FP8, 50);
 }
 
 /// What a store should hold of a row: keys rotated.

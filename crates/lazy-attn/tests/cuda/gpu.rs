@@ -8,7 +8,7 @@ use lazy_attn::cuda::{CudaAttention, CudaDevice, CudaKvStore, DevicePlan, PlanBo
 use lazy_attn::{AttnError, AttnParams, KvDtype, KvLayout, Plan, PlanConfig, RopeTable, Schedule};
 use lazy_attn_types::BlockSize;
 
-use crate::common::{LAYER, Rounding, Rows, Scenario, inv_freq, relative_error, scale};
+use crate::common::{LAYER, Rounding, Rows, Scenario, Shape, inv_freq, relative_error, scale};
 
 /// The device, and the kernels from the file that `LAZY_ATTN_KERNELS` names.
 pub(crate) fn device() -> Arc<CudaDevice> {
@@ -234,4 +234,21 @@ pub(crate) fn compare(scenario: &Scenario, got: &[f32]) {
     let relative = relative_error(got, &want);
     println!("relative error {relative:.2e}");
     assert!(relative <= scenario.relative_error_max(), "relative error {relative:.2e} in {scenario:?}");
+}
+
+/// Attends to a mix of shared and own segments `count` times more; the bits stay the same.
+pub(crate) fn check_repetitions(shape: Shape, count: u32) {
+    let mut scenario = Scenario::new(shape, &[1500, 333, 64]);
+    for request in 0..7 {
+        scenario = scenario.request(5 * request, &[0, 1, 2, 1], 90 * request, 1 + request % 3);
+    }
+    let mut gpu = Gpu::new(&scenario);
+    scenario.run_steps(config(&scenario), |plan, rows| {
+        let mut prepared = gpu.prepare(plan, rows);
+        let first = gpu.attend(&mut prepared);
+        for repetition in 0..count {
+            assert!(gpu.attend(&mut prepared) == first, "repetition {repetition} differs");
+        }
+        Vec::new()
+    });
 }

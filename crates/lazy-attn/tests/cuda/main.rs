@@ -16,7 +16,7 @@ mod sampling;
 mod shapes;
 
 use common::{Scenario, Shape, cases::SHAPE, metamorphic};
-use gpu::{Gpu, check, config, run, widen};
+use gpu::{Gpu, check, check_repetitions, config, run, widen};
 use lazy_attn::PlanConfig;
 
 every_case!(check);
@@ -71,19 +71,7 @@ fn blocks_beyond_four_gibibytes_are_found() {
 
 #[test]
 fn a_hundred_repetitions_give_the_same_bits() {
-    let mut scenario = Scenario::new(SHAPE, &[1500, 333, 64]);
-    for request in 0..7 {
-        scenario = scenario.request(5 * request, &[0, 1, 2, 1], 90 * request, 1 + request % 3);
-    }
-    let mut gpu = Gpu::new(&scenario);
-    scenario.run_steps(config(&scenario), |plan, rows| {
-        let mut prepared = gpu.prepare(plan, rows);
-        let first = gpu.attend(&mut prepared);
-        for repetition in 0..100 {
-            assert!(gpu.attend(&mut prepared) == first, "repetition {repetition} differs");
-        }
-        Vec::new()
-    });
+    check_repetitions(SHAPE, 100);
 }
 
 #[test]
