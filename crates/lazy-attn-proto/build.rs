@@ -7,8 +7,10 @@ use prost::Message;
 use prost_build::Config;
 
 /// Enums whose JSON names `src/enum_names.rs` writes by hand: it accepts and prints short forms.
-const SHORT_ENUMS: [&str; 7] = [
+const SHORT_ENUMS: [&str; 9] = [
     ".lazyattn.v1.DocumentAttention",
+    ".lazyattn.v1.ExactnessRung",
+    ".lazyattn.v1.DocumentPlacement",
     ".lazyattn.v1.FinishReason",
     ".lazyattn.v1.CacheOutcome",
     ".lazyattn.v1.Role",

@@ -1,9 +1,11 @@
 //! What may be written on the command line; `device` where the model runs, `client` for the commands that can talk to a
-//! server, `docs` for the one that always does.
+//! server, `docs` for the one that always does, `exactness` how documents
+//! are read.
 
 mod client;
 mod device;
 mod docs;
+mod exactness;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -14,6 +16,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 pub(crate) use client::{ChatArgs, RemoteArgs};
 pub(crate) use device::{DeviceArg, MemoryFraction};
 pub(crate) use docs::{DocsArgs, DocsCommand, DocsOptions, ListArgs, NamesArgs, PutArgs, Ttl};
+pub(crate) use exactness::{ExactnessArgs, PlacementArg};
 
 use crate::config::ServeArgs;
 use crate::logging::LogFormat;
@@ -125,9 +128,8 @@ pub(crate) struct RunArgs {
     /// Instructions in front of the documents
     #[arg(long, value_name = "TEXT")]
     pub(crate) system: Option<String>,
-    /// How documents are encoded: `block` once each and reusable, `full` as one causal text
-    #[arg(long, value_enum, default_value_t = AttentionArg::Block)]
-    pub(crate) attention: AttentionArg,
+    #[command(flatten)]
+    pub(crate) exactness: ExactnessArgs,
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
     #[command(flatten)]
@@ -256,15 +258,6 @@ pub(crate) enum KvDtypeArg {
     Bf16,
     /// 8 bits and a scale per block and head, on CUDA devices
     Fp8,
-}
-
-/// `--attention`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum AttentionArg {
-    /// Each document alone
-    Block,
-    /// One causal text
-    Full,
 }
 
 /// A number of bytes written by a person.

@@ -127,7 +127,7 @@ impl EngineHandle {
         let parts = parts.collect();
         let segments = context.segments().iter().zip(&found);
         let cached = segments.filter(|(_, found)| **found != DocumentResidency::Absent);
-        let cached_prompt_tokens = cached.map(|(segment, _)| segment.num_tokens()).sum();
+        let cached_prompt_tokens = cached.map(|(segment, _)| segment.seen().num_tokens()).sum();
         Ok(PromptCount { prompt_tokens, cached_prompt_tokens, parts })
     }
 

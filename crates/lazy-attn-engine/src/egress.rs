@@ -1,12 +1,13 @@
 //! Tokens become events: the state of a request between its steps.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lazy_attn_kv::Found;
 use lazy_attn_sched::{Outcome, PlannedRun, RunTokens, Work};
 use lazy_attn_types::{
-    OutputKind, OutputRow, Segment, SegmentHandle, SegmentKey, SegmentKind, SequenceId, Timestamp,
+    Context, OutputKind, OutputRow, Segment, SegmentHandle, SegmentKey, SegmentKind, SequenceId, Timestamp,
 };
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::Span;
@@ -59,8 +60,7 @@ struct LiveJob {
     prompt_tokens: u32,
     work: intake::Work,
     cache: CacheUse,
-    /// The first segment: the document of a request that only encodes one.
-    first: Option<SegmentKey>,
+    context: Arc<Context>,
     seed: u64,
     events: UnboundedSender<Event>,
     /// Where the documents stand in the context.
@@ -97,7 +97,7 @@ impl LiveRequest {
                 prompt_tokens: job.prepared.prompt_tokens(),
                 work: job.prepared.work,
                 cache: job.prepared.cache,
-                first: job.prepared.context.segments().first().map(Segment::key),
+                context: job.prepared.context,
                 parts: job.prepared.parts,
                 seed: job.seed,
                 events: job.events,
@@ -108,7 +108,9 @@ impl LiveRequest {
 
     /// The document that is to be pinned once it is encoded.
     pub(crate) fn document_to_pin(&self) -> Option<SegmentKey> {
-        self.job.first.filter(|_| self.job.work == intake::Work::Encode(Pin::Yes))
+        // The document of a request that only encodes one is its first segment.
+        let first = self.job.context.segments().first();
+        first.filter(|_| self.job.work == intake::Work::Encode(Pin::Yes)).map(Segment::key)
     }
 
     pub(crate) fn sequences(&self) -> &[SequenceId] {
@@ -255,21 +257,36 @@ impl LiveRequest {
     }
 
     fn usage(&self) -> Usage {
-        let prompt_tokens = self.job.prompt_tokens;
         // The last prompt token is always run, if tokens are wanted.
         let num_tail = u32::from(self.job.work == intake::Work::Generate);
         let led_tokens: u32 = self.computed.iter().sum();
         let computed_prompt_tokens = led_tokens + num_tail;
         Usage {
-            prompt_tokens,
-            cached_prompt_tokens: prompt_tokens - computed_prompt_tokens,
+            prompt_tokens: self.job.prompt_tokens,
+            cached_prompt_tokens: self.cached_prompt_tokens(),
             computed_prompt_tokens,
+            recomputed_tokens: self.job.context.num_recomputed_tokens(),
             cache_creation_tokens: if self.job.cache == CacheUse::ReadWrite { led_tokens } else { 0 },
             completion_tokens: self.samples.iter().map(Sample::num_generated).sum(),
             documents_total: self.job.parts.iter().filter(|part| part.is_document).count() as u32,
             documents_reused: self.documents_reused,
             preemptions: self.num_preemptions,
         }
+    }
+
+    /// Tokens that the context sees and this request did not compute.
+    fn cached_prompt_tokens(&self) -> u32 {
+        let mut computed: HashMap<SegmentKey, u32> = HashMap::new();
+        let segments = self.job.context.segments();
+        for (segment, &num_tokens) in segments.iter().zip(&self.computed) {
+            let of_key = computed.entry(segment.key()).or_default();
+            *of_key = num_tokens.max(*of_key);
+        }
+        let cached = segments.iter().map(|segment| {
+            let (seen, computed) = (segment.seen(), computed[&segment.key()]);
+            seen.end - computed.clamp(seen.first, seen.end)
+        });
+        cached.sum()
     }
 
     fn send(&self, event: Event) {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use lazy_attn_sched::{PlacedSegment, PlannedRun, RunTokens, StepPlan};
-use lazy_attn_types::{BlockId, CarriedToken, Run, SegmentHandle, SegmentView, StepInput};
+use lazy_attn_types::{BlockId, CarriedToken, Run, SegmentHandle, SegmentView, StepInput, TokenRange};
 
 /// Lays `plan` out; the block list of a segment that several runs read is stored once.
 #[must_use]
@@ -48,9 +48,10 @@ impl Flattener {
         // Entries are counted in `u32`: a step has at most 2^32 tokens, views and blocks.
         let first_token = self.input.tokens.len() as u32;
         let first_segment = self.input.segments.len() as u32;
-        for segment in run.earlier().iter().chain([&run.own]) {
-            self.push_view(segment);
+        for segment in run.earlier() {
+            self.push_view(segment, segment.seen);
         }
+        self.push_view(&run.own, TokenRange::whole(run.own.num_tokens));
         self.input.tokens.extend_from_slice(run.tokens());
         if let RunTokens::Carried { row } = run.source {
             self.input.carried.push(CarriedToken { token: first_token, row });
@@ -67,7 +68,7 @@ impl Flattener {
         }
     }
 
-    fn push_view(&mut self, segment: &PlacedSegment) {
+    fn push_view(&mut self, segment: &PlacedSegment, seen: TokenRange) {
         let block_ids: &mut Vec<BlockId> = &mut self.input.block_ids;
         let first_block = *self.first_blocks.entry(segment.handle).or_insert_with(|| {
             let first = block_ids.len() as u32;
@@ -78,7 +79,8 @@ impl Flattener {
             handle: segment.handle,
             first_block,
             num_blocks: segment.blocks.len() as u32,
-            num_tokens: segment.num_tokens,
+            first_seen: seen.first,
+            num_tokens: seen.end,
             start: segment.start,
         });
     }
@@ -98,6 +100,7 @@ mod tests {
             handle: SegmentHandle(handle),
             blocks: blocks.iter().copied().map(BlockId).collect(),
             num_tokens,
+            seen: TokenRange::whole(num_tokens),
             start: Position(start),
         }
     }

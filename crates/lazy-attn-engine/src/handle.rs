@@ -90,7 +90,7 @@ impl Engine {
             observer,
             end_tokens,
             stats: Mutex::new(EngineStats { sched: scheduler.stats(), ..EngineStats::default() }),
-            intake: Intake::new(Arc::clone(&tokenizer), info.clone(), config.max_parts),
+            intake: Intake::new(Arc::clone(&tokenizer), executor.as_ref(), config.max_parts),
             tokenizer,
             info,
             num_waiting: Arc::default(),

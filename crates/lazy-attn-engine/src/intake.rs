@@ -7,8 +7,9 @@ use lazy_attn_kv::Scope;
 use lazy_attn_sched::blocks_needed;
 use lazy_attn_text::Tokenizer;
 use lazy_attn_types::{
-    AttentionMode, Context, ContextBuilder, ExecutorInfo, Fingerprint, KeySpace, OutputParams, ParamError,
-    RequestId, SamplingParams, SegmentKey, SegmentKind, StopParams, TenantSalt, TokenId,
+    AttentionMode, Context, ContextBuilder, ContextRules, Exactness, Executor, ExecutorInfo, Fingerprint,
+    KeySpace, OutputParams, ParamError, RequestId, SamplingParams, SegmentKey, SegmentKind, StopParams,
+    TenantSalt, TokenId,
 };
 
 use crate::{CacheUse, EncodeRequest, EngineError, GenerateRequest, Part, PartContent, Pin};
@@ -82,22 +83,26 @@ impl Prepared {
 pub(crate) struct Intake {
     tokenizer: Arc<Tokenizer>,
     info: ExecutorInfo,
+    /// Whether documents can be seen in part.
+    shows_parts: bool,
     fingerprint: Fingerprint,
     max_parts: usize,
 }
 
 impl Intake {
-    pub(crate) fn new(tokenizer: Arc<Tokenizer>, info: ExecutorInfo, max_parts: usize) -> Intake {
+    pub(crate) fn new(tokenizer: Arc<Tokenizer>, executor: &dyn Executor, max_parts: usize) -> Intake {
+        let (info, shows_parts) = (executor.info().clone(), executor.shows_parts());
         let tokenizer_fingerprint = tokenizer.fingerprint();
         let fingerprint =
             Fingerprint::of(&[("executor", &info.fingerprint.0), ("tokenizer", &tokenizer_fingerprint.0)]);
-        Intake { tokenizer, info, fingerprint, max_parts }
+        Intake { tokenizer, info, shows_parts, fingerprint, max_parts }
     }
 
     pub(crate) fn prepare(&self, request: GenerateRequest) -> Result<Prepared, EngineError> {
         request.sampling.validate()?;
         request.stopping.validate()?;
         request.output.validate()?;
+        self.check_rules(&request)?;
         self.check_tokens(&request)?;
         let (context, parts) = self.context(&request)?;
         self.check_size(&context, request.stopping.max_tokens)?;
@@ -174,33 +179,50 @@ impl Intake {
             Some(Part::Text(_)) => {}
         }
         let keys = KeySpace::new(request.tenant, self.fingerprint);
-        let mut builder = ContextBuilder::new(keys, request.attention);
-        let num_leading = self.push_bos(&mut builder, &request.parts[0])?;
-        let mut lengths = Vec::with_capacity(num_parts);
+        let mut builder = ContextBuilder::new(keys, self.rules(request));
+        self.push_bos(&mut builder, &request.parts[0])?;
+        let mut pushed = Vec::with_capacity(num_parts);
         for (index, part) in request.parts.iter().enumerate() {
             let tokens = self.tokens(index, part)?;
-            lengths.push(tokens.len() as u32); // the builder bounds it by `Position::MAX`
-            builder.push(kind(part), tokens).map_err(|error| invalid(&format!("parts[{index}]"), error))?;
+            let num_tokens = tokens.len() as u32; // the builder bounds it by `Position::MAX`
+            let segment = builder.push(kind(part), tokens);
+            let segment = segment.map_err(|error| invalid(&format!("parts[{index}]"), error))?;
+            pushed.push((num_tokens, segment));
         }
         let context = builder.finish().map_err(|error| invalid("parts", error))?;
-        let parts = request.parts.iter().zip(lengths).enumerate();
-        let parts = parts
-            .map(|(index, (part, num_tokens))| prepared(&context, part, num_tokens, index + num_leading));
+        let parts = request.parts.iter().zip(pushed);
+        let parts = parts.map(|(part, (num_tokens, segment))| prepared(&context, part, num_tokens, segment));
         let parts = parts.collect();
         Ok((context, parts))
     }
 
-    /// A document's tokens never depend on its place, so in front of one the token that opens a text is a segment of
-    /// its own. Returns how many segments were pushed.
-    fn push_bos(&self, builder: &mut ContextBuilder, first: &Part) -> Result<usize, EngineError> {
-        match (self.tokenizer.bos_at_start(), first) {
-            (Some(bos), Part::Document(_)) => {
-                let pushed = builder.push(SegmentKind::Text, Arc::new([bos]));
-                pushed.map_err(|error| invalid("parts[0]", error))?;
-                Ok(1)
-            }
-            _ => Ok(0),
+    fn check_rules(&self, request: &GenerateRequest) -> Result<(), EngineError> {
+        self.rules(request).validate()?;
+        let sees_parts = matches!(request.exactness, Exactness::Head { .. } | Exactness::Selective { .. });
+        if sees_parts && !self.shows_parts {
+            let problem = "this model on this device reads documents whole; use block, preamble or full";
+            return Err(invalid("exactness", problem));
         }
+        if let Exactness::Selective { percent: 1.. } = request.exactness {
+            let problem = "selective needs measured keys, which this engine does not have; use head";
+            return Err(invalid("exactness", problem));
+        }
+        Ok(())
+    }
+
+    fn rules(&self, request: &GenerateRequest) -> ContextRules {
+        let (exactness, placement) = (request.exactness, request.placement);
+        ContextRules { exactness, placement, block_size: self.info.block_size }
+    }
+
+    /// A document's tokens never depend on its place, so in front of one the token that opens a text is a segment of
+    /// its own.
+    fn push_bos(&self, builder: &mut ContextBuilder, first: &Part) -> Result<(), EngineError> {
+        if let (Some(bos), Part::Document(_)) = (self.tokenizer.bos_at_start(), first) {
+            let pushed = builder.push(SegmentKind::Text, Arc::new([bos]));
+            pushed.map_err(|error| invalid("parts[0]", error))?;
+        }
+        Ok(())
     }
 
     fn tokens(&self, index: usize, part: &Part) -> Result<Arc<[TokenId]>, EngineError> {

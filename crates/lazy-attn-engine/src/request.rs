@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lazy_attn_types::{
-    AttentionMode, OutputParams, RequestId, SamplingParams, StopParams, TenantSalt, TokenId,
+    Exactness, OutputParams, Placement, RequestId, SamplingParams, StopParams, TenantSalt, TokenId,
 };
 
 /// Text, or tokens that were made elsewhere.
@@ -21,7 +21,7 @@ pub enum PartContent {
 pub enum Part {
     /// Text: sees everything before it.
     Text(PartContent),
-    /// A document: encoded alone in [`AttentionMode::Block`], reusable at any place.
+    /// A document: encoded alone unless the request is [`Exactness::Full`], reusable at any place.
     Document(PartContent),
 }
 
@@ -40,8 +40,10 @@ pub enum CacheUse {
 pub struct GenerateRequest {
     /// The prompt, in order; the last part is text.
     pub parts: Vec<Part>,
-    /// How documents are encoded.
-    pub attention: AttentionMode,
+    /// How much of the documents is computed again for this request.
+    pub exactness: Exactness,
+    /// Where the documents stand.
+    pub placement: Placement,
     /// How tokens are chosen.
     pub sampling: SamplingParams,
     /// When a sequence ends.
@@ -59,12 +61,13 @@ pub struct GenerateRequest {
 }
 
 impl GenerateRequest {
-    /// `parts` with the defaults: block attention, greedy, the process's one user.
+    /// `parts` with the defaults: nothing computed again, consecutive positions, greedy, the process's one user.
     #[must_use]
     pub fn new(parts: Vec<Part>) -> GenerateRequest {
         GenerateRequest {
             parts,
-            attention: AttentionMode::Block,
+            exactness: Exactness::Block,
+            placement: Placement::Consecutive,
             sampling: SamplingParams::default(),
             stopping: StopParams::default(),
             output: OutputParams::default(),
@@ -123,8 +126,12 @@ pub struct Usage {
     pub prompt_tokens: u32,
     /// Prompt tokens whose KV this request did not compute (resident or joined).
     pub cached_prompt_tokens: u32,
-    /// Prompt tokens this request computed.
+    /// Tokens this request computed for its prompt. A token of which both the shared copy and the context's own version were
+    /// computed counts twice, so that together with the cached ones they may be more than the prompt has.
     pub computed_prompt_tokens: u32,
+    /// Document tokens that the context has a version of its own of instead of the shared copy, computed by this request or
+    /// found in the cache: those that the [`Exactness`] asks for.
+    pub recomputed_tokens: u32,
     /// Of them, tokens whose KV is kept in the document cache.
     pub cache_creation_tokens: u32,
     /// Tokens generated, over all sequences.

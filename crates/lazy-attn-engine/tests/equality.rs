@@ -29,7 +29,8 @@ fn a_prompt_in_chunks_gives_the_tokens_of_a_whole_one() {
         let whole = expected(&prompt(), mode, 12);
         for max_step_tokens in [7, 16, 64, 512] {
             let rig = free(options(max_step_tokens, 256));
-            let reply = answer(&rig.handle, GenerateRequest { attention: mode, ..request(prompt(), 12) });
+            let reply =
+                answer(&rig.handle, GenerateRequest { exactness: mode.into(), ..request(prompt(), 12) });
             assert_eq!(reply.ids(), whole, "{mode:?} in steps of {max_step_tokens}");
         }
     }
@@ -119,7 +120,7 @@ proptest! {
         let submit = |wanted: &Wanted| {
             let base = request(wanted.parts.clone(), wanted.max_tokens);
             let sampling = SamplingParams { n: wanted.n, ..base.sampling.clone() };
-            let request = GenerateRequest { attention: wanted.mode, cache: wanted.cache, sampling, ..base };
+            let request = GenerateRequest { exactness: wanted.mode.into(), cache: wanted.cache, sampling, ..base };
             rig.handle.submit(request).unwrap()
         };
         let streams: Vec<_> = all.iter().map(submit).collect();

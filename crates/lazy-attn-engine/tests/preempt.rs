@@ -47,7 +47,7 @@ fn greedy_answers_of_a_pool_that_is_far_too_small_are_those_of_the_reference() {
         [(AttentionMode::Block, 9), (AttentionMode::Block, 64), (AttentionMode::Full, 16)]
     {
         let requests: Vec<GenerateRequest> = (0..6)
-            .map(|index| GenerateRequest { attention: mode, ..request(asks(index), MAX_TOKENS) })
+            .map(|index| GenerateRequest { exactness: mode.into(), ..request(asks(index), MAX_TOKENS) })
             .collect();
         let mut rig = gated(options(56, max_step_tokens));
         let (replies, preemptions) = answers(&mut rig, &requests);

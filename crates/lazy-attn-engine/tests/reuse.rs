@@ -31,6 +31,7 @@ fn permuted_documents_are_reused_in_every_order() {
         cached_prompt_tokens: 0,
         computed_prompt_tokens: num_document_tokens + 5,
         // The last prompt token opens the tail, which nobody else can use.
+        recomputed_tokens: 0,
         cache_creation_tokens: num_document_tokens + 4,
         completion_tokens: 4,
         documents_total: 3,
@@ -132,10 +133,11 @@ fn a_bypassing_request_computes_everything_and_keeps_nothing() {
 #[test]
 fn full_mode_reuses_a_prefix_and_nothing_behind_the_first_difference() {
     let rig = free(RigOptions::default());
-    let full = |order| GenerateRequest { attention: AttentionMode::Full, ..request(asked(order), 4) };
+    let full = |order| GenerateRequest { exactness: AttentionMode::Full.into(), ..request(asked(order), 4) };
     answer(&rig.handle, full([0, 1, 2]));
     assert_eq!(outcomes(&answer(&rig.handle, full([0, 1, 2]))), [Hit; 4]);
     let other = answer(&rig.handle, full([0, 2, 1]));
+    assert_eq!(other.usage().recomputed_tokens, 51, "every token of a document");
     assert_eq!(outcomes(&other), [Hit, Miss, Miss, Miss]);
     assert!(
         other.parts.iter().all(|part| part.document_key.is_empty()),

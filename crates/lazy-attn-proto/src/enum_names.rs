@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::v1::{CacheOutcome, DocumentAttention, FinishReason, KvResidency, PrefillMode, Role, ServerState};
+use crate::v1::{
+    CacheOutcome, DocumentAttention, DocumentPlacement, ExactnessRung, FinishReason, KvResidency,
+    PrefillMode, Role, ServerState,
+};
 
 /// What stands in JSON for an enum value.
 #[derive(Deserialize)]
@@ -46,6 +49,8 @@ macro_rules! short_names {
 }
 
 short_names!(DocumentAttention, "DOCUMENT_ATTENTION_", [Block, Full]);
+short_names!(ExactnessRung, "EXACTNESS_RUNG_", [Block, Head, Preamble, Selective, Full]);
+short_names!(DocumentPlacement, "DOCUMENT_PLACEMENT_", [Consecutive, Local, Parallel]);
 short_names!(FinishReason, "FINISH_REASON_", [Stop, Length, StopText]);
 short_names!(CacheOutcome, "CACHE_OUTCOME_", [Hit, Miss, Joined]);
 short_names!(Role, "ROLE_", [System, User, Assistant]);

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use lazy_attn_kv::Found;
-use lazy_attn_types::{BlockId, Position, RequestId, SegmentHandle, SequenceId, TokenId};
+use lazy_attn_types::{BlockId, Position, RequestId, SegmentHandle, SequenceId, TokenId, TokenRange};
 
 use crate::SchedError;
 
@@ -17,7 +17,9 @@ pub struct PlacedSegment {
     pub blocks: Arc<[BlockId]>,
     /// Valid tokens, those written in this step included.
     pub num_tokens: u32,
-    /// Logical position of its token 0.
+    /// Which of them later segments of the context see.
+    pub seen: TokenRange,
+    /// Logical position of its token 0, seen or not.
     pub start: Position,
 }
 
@@ -83,7 +85,7 @@ pub struct PlannedRun {
     pub first_local: u32,
     /// How many tokens it runs.
     pub num_tokens: u32,
-    /// All segments of the sequence's context; the run sees the first `num_earlier` whole.
+    /// All segments of the sequence's context; the run sees what the first `num_earlier` show.
     pub context: Arc<[PlacedSegment]>,
     /// How many of them it sees.
     pub num_earlier: usize,
@@ -92,7 +94,7 @@ pub struct PlannedRun {
 }
 
 impl PlannedRun {
-    /// The segments it sees whole.
+    /// The segments it sees beside its own.
     #[must_use]
     pub fn earlier(&self) -> &[PlacedSegment] {
         &self.context[..self.num_earlier]

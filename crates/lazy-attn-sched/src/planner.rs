@@ -78,12 +78,14 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Encodes the documents that `running` leads, each alone from position 0.
+    /// Encodes the documents that `running` leads, each alone from position 0, or behind its preamble once that is there.
     fn documents(&mut self, running: &Running) {
         for (index, segment) in running.sequence.context.segments().iter().enumerate() {
             let placed = &running.placed[index];
             let is_mine = self.fills.leader(placed.handle) == Some(running.sequence.id);
-            if is_mine && segment.kind() == SegmentKind::Document {
+            let preamble = &running.placed[..segment.num_preamble()];
+            let is_ready = is_mine && preamble.iter().all(|placed| self.missing(placed) == 0);
+            if is_ready && segment.kind() == SegmentKind::Document {
                 self.fill(fill_run(running, index, Work::Encode), 0);
             }
         }
@@ -170,15 +172,23 @@ fn rerun_run(running: &Running, stand: &Stand) -> PlannedRun {
     }
 }
 
-/// A run, empty so far, of segment `index` of the context of `running`: a document alone from position 0, a text behind
-/// everything before it.
+/// A run, empty so far, of segment `index` of the context of `running`: a document right behind its preamble, which is
+/// usually nothing, a text behind everything before it.
 fn fill_run(running: &Running, index: usize, work: Work) -> PlannedRun {
     let own = running.placed[index].clone();
-    let (num_earlier, start) = if work == Work::Encode { (0, Position(0)) } else { (index, own.start) };
+    let segment = &running.sequence.context.segments()[index];
+    let (num_earlier, start) = match work {
+        Work::Encode => {
+            let preamble = &running.placed[..segment.num_preamble()];
+            let end = preamble.last().map_or(Position(0), |last| last.start.advance(last.num_tokens));
+            (preamble.len(), end)
+        }
+        _ => (index, own.start),
+    };
     PlannedRun {
         sequence: running.sequence.id,
         work,
-        source: RunTokens::OfSegment(running.sequence.context.segments()[index].tokens().clone()),
+        source: RunTokens::OfSegment(segment.tokens().clone()),
         first_local: 0,
         num_tokens: 0,
         context: running.placed.clone(),

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use lazy_attn_kv::{FillState, Found, KvCache, Reservation, SegmentNeed, SegmentRef, TailLease};
-use lazy_attn_types::{BlockSize, Context, RequestId, SegmentKind, SequenceId, Timestamp, TokenId};
+use lazy_attn_types::{
+    BlockSize, Context, RequestId, SegmentKind, SequenceId, Timestamp, TokenId, TokenRange,
+};
 
 use crate::PlacedSegment;
 use crate::admission::Waiting;
@@ -89,6 +91,7 @@ impl Running {
                 handle: info.handle,
                 blocks: info.blocks,
                 num_tokens: info.num_tokens,
+                seen: segment.seen(),
                 start: segment.start(),
             }
         });
@@ -110,6 +113,7 @@ impl Running {
             handle: self.tail.handle(),
             blocks: self.tail.blocks().clone(),
             num_tokens: self.num_written,
+            seen: TokenRange::whole(self.num_written),
             start: self.sequence.context.tail_start(),
         }
     }

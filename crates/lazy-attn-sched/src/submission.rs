@@ -4,7 +4,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use lazy_attn_kv::{RecomputeCost, Scope, SegmentNeed};
-use lazy_attn_types::{BlockSize, Context, RequestId, SegmentKind, SequenceId, TenantSalt, Timestamp};
+use lazy_attn_types::{
+    BlockSize, Context, RequestId, Segment, SegmentKind, SequenceId, TenantSalt, Timestamp,
+};
 
 /// One or more sequences over one context.
 #[derive(Debug, Clone)]
@@ -38,19 +40,24 @@ impl Submission {
     /// The segments of the context, as the cache asks for them.
     #[must_use]
     pub fn needs(&self) -> Vec<SegmentNeed> {
+        let segments = self.context.segments();
         let mut num_earlier = 0;
-        let need = |segment: &lazy_attn_types::Segment| {
+        let need = |segment: &Segment| {
             let num_tokens = segment.num_tokens();
             let num_visible = match segment.kind() {
-                SegmentKind::Document => 0,
+                SegmentKind::Document => num_seen(&segments[..segment.num_preamble()]),
                 SegmentKind::Text => num_earlier,
             };
-            num_earlier += num_tokens;
+            num_earlier += segment.seen().num_tokens();
             let cost = RecomputeCost::of_prefill(num_tokens, num_visible);
             SegmentNeed { scope: self.scope, key: segment.key(), kind: segment.kind(), num_tokens, cost }
         };
-        self.context.segments().iter().map(need).collect()
+        segments.iter().map(need).collect()
     }
+}
+
+fn num_seen(segments: &[Segment]) -> u32 {
+    segments.iter().map(|segment| segment.seen().num_tokens()).sum()
 }
 
 /// Blocks a sequence over `context` takes in an empty pool: every distinct segment and the whole tail.

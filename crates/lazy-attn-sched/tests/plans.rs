@@ -3,8 +3,10 @@
 mod common;
 
 use common::Part::{Doc, Text};
-use common::{NOW, go_on, run_to_end, scheduler, step, submission};
+use common::{NOW, Part, context_at, go_on, run_to_end, scheduler, step, submission};
 use expect_test::expect;
+use lazy_attn_sched::Submission;
+use lazy_attn_types::Exactness;
 
 #[test]
 fn documents_text_and_first_token_run_in_one_step_when_they_fit() {
@@ -70,6 +72,65 @@ fn a_document_two_requests_need_is_encoded_once_and_both_go_on_in_that_step() {
           first   sequence-200 segment 5   0..1     sees [1 4]
     "#]]
     .assert_eq(&run_to_end(&mut scheduler, 1));
+}
+
+#[test]
+fn a_head_waits_for_what_precedes_it_and_the_copy_is_encoded_beside_it() {
+    let mut scheduler = scheduler(64, 32, 4);
+    let parts = [Text(1, 2), Doc(2, 9), Doc(3, 6), Text(4, 3)];
+    let submission = |id| Submission {
+        context: context_at(Exactness::Head { num_tokens: 3 }, &parts),
+        ..submission(id, &parts, 1, 1)
+    };
+    scheduler.submit(submission(1), NOW).unwrap();
+    let first = run_to_end(&mut scheduler, 1);
+    scheduler.submit(submission(2), NOW).unwrap();
+    expect![[r#"
+        step 0: 28 of 32 tokens, 1 running, 0 waiting
+          admit   sequence-100 [Miss Miss Miss Miss Miss Miss]
+          prefill sequence-100 segment 1   0..2     sees []
+          prefill sequence-100 segment 2   0..4     sees [1]
+          encode  sequence-100 segment 3   0..9     sees []
+          encode  sequence-100 segment 5   0..6     sees []
+          prefill sequence-100 segment 4   0..4     sees [1 2 3]
+          prefill sequence-100 segment 6   0..2     sees [1 2 3 4 5]
+          first   sequence-100 segment 7   0..1     sees [1 2 3 4 5 6]
+        step 1: 1 of 32 tokens, 1 running, 0 waiting
+          admit   sequence-200 [Hit Hit Hit Hit Hit Hit]
+          first   sequence-200 segment 8   0..1     sees [1 2 3 4 5 6]
+    "#]]
+    .assert_eq(&(first + &run_to_end(&mut scheduler, 1)));
+}
+
+#[test]
+fn documents_behind_a_preamble_wait_for_it_and_are_found_at_another_place() {
+    let mut scheduler = scheduler(64, 6, 4);
+    let submission = |id, parts: &[Part]| Submission {
+        context: context_at(Exactness::Preamble, parts),
+        ..submission(id, parts, 1, 1)
+    };
+    scheduler.submit(submission(1, &[Text(1, 8), Doc(2, 4), Doc(3, 5), Text(4, 3)]), NOW).unwrap();
+    let first = run_to_end(&mut scheduler, 1);
+    scheduler.submit(submission(2, &[Text(1, 8), Doc(3, 5), Doc(2, 4), Text(4, 3)]), NOW).unwrap();
+    expect![[r#"
+        step 0: 6 of 6 tokens, 1 running, 0 waiting
+          admit   sequence-100 [Miss Miss Miss Miss]
+          prefill sequence-100 segment 1   0..6     sees []
+        step 1: 6 of 6 tokens, 1 running, 0 waiting
+          prefill sequence-100 segment 1   6..8     sees []
+          encode  sequence-100 segment 2   0..4     sees [1]
+        step 2: 6 of 6 tokens, 1 running, 0 waiting
+          encode  sequence-100 segment 3   0..5     sees [1]
+          prefill sequence-100 segment 4   0..1     sees [1 2 3]
+        step 3: 2 of 6 tokens, 1 running, 0 waiting
+          prefill sequence-100 segment 4   1..2     sees [1 2 3]
+          first   sequence-100 segment 5   0..1     sees [1 2 3 4]
+        step 4: 3 of 6 tokens, 1 running, 0 waiting
+          admit   sequence-200 [Hit Hit Hit Miss]
+          prefill sequence-200 segment 6   0..2     sees [1 3 2]
+          first   sequence-200 segment 7   0..1     sees [1 3 2 6]
+    "#]]
+    .assert_eq(&(first + &run_to_end(&mut scheduler, 1)));
 }
 
 #[test]

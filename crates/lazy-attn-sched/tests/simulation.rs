@@ -12,11 +12,15 @@ use lazy_attn_kv::{KvStats, Scope};
 use lazy_attn_sched::{
     AdmissionPolicy, Affinity, Outcome, PlannedRun, SchedError, Scheduler, StepPlan, Submission, Work,
 };
-use lazy_attn_types::{RequestId, SegmentHandle, SegmentKey, SequenceId, TenantSalt, Timestamp, TokenId};
+use lazy_attn_types::{
+    Exactness, RequestId, SegmentHandle, SegmentKey, SequenceId, TenantSalt, Timestamp, TokenId,
+};
 use proptest::prelude::*;
 
 const NUM_BLOCKS: [u32; 3] = [40, 24, 16];
 const MAX_STEP_TOKENS: u32 = 12;
+/// Of some documents a block or two, of others everything.
+const HEAD: Exactness = Exactness::Head { num_tokens: 4 };
 const MAX_WAITING_TOKENS: u64 = 60;
 
 /// SplitMix64; a seed is a whole run.
@@ -87,6 +91,7 @@ struct Ends {
     filled: u64,
     preempted: u64,
     rerun_tokens: u64,
+    overlaid: u64,
 }
 
 struct Simulation {
@@ -182,6 +187,12 @@ impl Simulation {
         let (parts, num_samples) = (self.parts(), 1 + self.rng.below(3));
         let max_tokens = if self.rng.one_in(10) { 0 } else { 1 + self.rng.below(40) as u32 };
         let mut submission = submission(id, &parts, max_tokens, num_samples);
+        if self.rng.one_in(3) {
+            let rungs = [HEAD, Exactness::Head { num_tokens: 9 }, Exactness::Preamble, Exactness::Full];
+            let rung = rungs[self.rng.below(4) as usize];
+            self.ends.overlaid += u64::from(rung == HEAD);
+            submission.context = common::context_at(rung, &parts);
+        }
         if self.rng.one_in(5) {
             submission = Submission { scope: Scope::Private(RequestId(id)), ..submission };
         }
@@ -395,6 +406,7 @@ fn the_scheduler_survives_any_traffic_for_the_committed_seeds() {
         ("evictions", 100, sum(|kv, _| kv.evictions)),
         ("preemptions", 100, sum(|_, ends| ends.preempted)),
         ("tokens run again", 100, sum(|_, ends| ends.rerun_tokens)),
+        ("contexts with heads", 100, sum(|_, ends| ends.overlaid)),
         ("documents alone", 100, sum(|_, ends| ends.filled)),
         ("backlog full", 20, sum(|_, ends| ends.backlog)),
         ("deadlines refused", 20, sum(|_, ends| ends.unmeetable)),

@@ -9,7 +9,7 @@ use lazy_attn_server::convert::{
     TokenIdsInReply,
 };
 use lazy_attn_types::sampling::EndTokens;
-use lazy_attn_types::{AttentionMode, TenantSalt, TokenId};
+use lazy_attn_types::{Exactness, Placement, TenantSalt, TokenId};
 use serde_json::{Value, json};
 
 /// Writes each document, then the last message.
@@ -73,7 +73,7 @@ fn every_option_reaches_the_engine() {
     assert_eq!((request.stopping.max_tokens, &request.stopping.stop_texts[..]), (9, &["\n".to_owned()][..]));
     assert_eq!(request.stopping.stop_tokens, [TokenId(2)]);
     assert_eq!(request.stopping.end_tokens, EndTokens::Ignore);
-    assert_eq!((request.cache, request.attention), (CacheUse::Bypass, AttentionMode::Full));
+    assert_eq!((request.cache, request.exactness), (CacheUse::Bypass, Exactness::Full));
     assert_eq!(request.output.top_logprobs, 4);
     assert_eq!(
         (reply.request_id.as_str(), reply.token_ids, reply.top_logprobs, reply.n),
@@ -84,10 +84,46 @@ fn every_option_reaches_the_engine() {
 #[test]
 fn absent_options_take_the_defaults_and_zero_means_zero() {
     let defaults = Defaults::default();
-    let GenerateRequest { sampling, stopping, attention, cache, .. } =
+    let GenerateRequest { sampling, stopping, exactness, cache, .. } =
         convert(&json!({"parts": [{"text": "a"}], "sampling": {"temperature": 0}})).unwrap().request;
-    assert_eq!((sampling, stopping, attention), (defaults.sampling, defaults.stopping, defaults.attention));
+    assert_eq!((sampling, stopping, exactness), (defaults.sampling, defaults.stopping, defaults.exactness));
     assert_eq!(cache, CacheUse::ReadWrite);
+}
+
+#[test]
+fn rungs_and_placements_reach_the_engine() {
+    let of = |fields: Value| {
+        let mut request = json!({"parts": [{"text": "a"}]});
+        request.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        convert(&request).map(|converted| (converted.request.exactness, converted.request.placement))
+    };
+    let rungs = [
+        (json!({"rung": "BLOCK"}), Exactness::Block),
+        (json!({"rung": "HEAD", "headTokens": 16}), Exactness::Head { num_tokens: 16 }),
+        (json!({"rung": "HEAD"}), Exactness::Head { num_tokens: 0 }),
+        (json!({"rung": "PREAMBLE"}), Exactness::Preamble),
+        (json!({"rung": "SELECTIVE", "selectivePercent": 10}), Exactness::Selective { percent: 10 }),
+        (json!({"rung": "FULL"}), Exactness::Full),
+    ];
+    for (rung, want) in rungs {
+        assert_eq!(of(json!({"exactness": rung})).unwrap(), (want, Placement::Consecutive));
+        let agreeing = if want == Exactness::Full { "FULL" } else { "BLOCK" };
+        assert_eq!(of(json!({"exactness": rung, "attention": agreeing})).unwrap().0, want);
+    }
+    for (name, want) in [("LOCAL", Placement::Local), ("PARALLEL", Placement::Parallel)] {
+        assert_eq!(of(json!({"placement": name})).unwrap(), (Exactness::Block, want));
+    }
+    let refused = [
+        json!({"exactness": {"rung": "HEAD"}, "attention": "FULL"}),
+        json!({"exactness": {"rung": "FULL"}, "attention": "BLOCK"}),
+        json!({"exactness": {"rung": "BLOCK", "headTokens": 4}}),
+        json!({"exactness": {"headTokens": 4}}),
+        json!({"exactness": {"rung": "HEAD", "selectivePercent": 4}}),
+    ];
+    for fields in refused {
+        let error = of(fields.clone()).unwrap_err();
+        assert!(error.path().starts_with("exactness."), "{fields}: {error}");
+    }
 }
 
 #[test]

@@ -9,13 +9,13 @@ use lazy_attn_engine::{
 };
 use lazy_attn_proto::v1;
 use lazy_attn_server::convert::{CollectError, Collector, Reply, TokenIdsInReply};
-use lazy_attn_types::{AttentionMode, RequestId, TokenId};
+use lazy_attn_types::{Exactness, RequestId, TokenId};
 
 fn reply(n: u32) -> Reply {
     Reply {
         request_id: String::new(),
         model: "tiny".to_owned(),
-        attention: AttentionMode::Block,
+        exactness: Exactness::Head { num_tokens: 16 },
         token_ids: TokenIdsInReply::Report,
         top_logprobs: 1,
         n,
@@ -43,6 +43,7 @@ fn done() -> Event {
         prompt_tokens: 5,
         cached_prompt_tokens: 3,
         computed_prompt_tokens: 2,
+        recomputed_tokens: 1,
         cache_creation_tokens: 2,
         completion_tokens: 3,
         documents_total: 1,
@@ -74,6 +75,8 @@ fn a_stream_adds_up_to_one_response() {
     assert_eq!((response.text.as_str(), &response.token_ids[..]), ("six", &[4, 9, 0][..]));
     assert_eq!(response.finish_reason(), v1::FinishReason::Stop);
     assert_eq!(response.attention(), v1::DocumentAttention::Block);
+    let rung = v1::Exactness { rung: v1::ExactnessRung::Head.into(), head_tokens: 16, selective_percent: 0 };
+    assert_eq!((response.exactness, response.usage.unwrap().recomputed_tokens), (Some(rung), 1));
     assert_eq!((response.request_id.as_str(), response.seed), ("request-7", 5));
     let first = &response.top_logprobs[0];
     assert_eq!((first.id, first.logprob, first.top[0].id, first.top[0].logprob), (4, -0.5, 5, -0.25));

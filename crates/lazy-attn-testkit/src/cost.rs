@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use lazy_attn_types::{
-    BlockSize, Capability, ExecError, Executor, ExecutorInfo, Fingerprint, SampledRow, StepInput, StepOutput,
-    TokenId,
+    BlockSize, Capability, ExecError, Executor, ExecutorInfo, Fingerprint, SampledRow, SegmentView,
+    StepInput, StepOutput, TokenId,
 };
 
 /// A model on a device.
@@ -54,7 +54,8 @@ impl CostModel {
         let distinct = input.segments.iter().filter(|view| seen.insert(view.handle));
         let kv_tokens: f64 = distinct.map(|view| f64::from(view.num_tokens)).sum();
         let keys = input.runs.iter().map(|run| {
-            let seen: f64 = input.segments_of(run).iter().map(|view| f64::from(view.num_tokens)).sum();
+            let seen = |view: &SegmentView| f64::from(view.num_tokens - view.first_seen);
+            let seen: f64 = input.segments_of(run).iter().map(seen).sum();
             seen * f64::from(run.num_tokens)
         });
         let bytes = self.num_weights * self.weight_size + kv_tokens * self.kv_bytes_per_token as f64;
@@ -155,7 +156,7 @@ impl Executor for CostExecutor {
 
 #[cfg(test)]
 mod tests {
-    use lazy_attn_types::{BlockId, Position, Run, SegmentHandle, SegmentView};
+    use lazy_attn_types::{BlockId, Position, Run, SegmentHandle};
 
     use super::*;
 
@@ -165,6 +166,7 @@ mod tests {
             handle: SegmentHandle(1),
             first_block: 0,
             num_blocks: num_tokens.div_ceil(16),
+            first_seen: 0,
             num_tokens,
             start: Position(0),
         };

@@ -139,7 +139,7 @@ impl DeferredExecutor {
             let mut rotated = query.to_vec();
             self.rotate_heads(i64::from(row.position) - i64::from(view.start.0), &mut rotated);
             let end = if index + 1 == views.len() { row.local + 1 } else { view.num_tokens };
-            for local in self.first_visible(row.position, view.start.0)..end {
+            for local in self.first_visible(row.position, view.start.0).max(view.first_seen)..end {
                 let slot = self.slot(input, view, local);
                 let stored = self.store[layer][slot].as_ref().ok_or_else(|| {
                     ExecError::InvalidStep(format!("slot {slot} is read and was never written"))

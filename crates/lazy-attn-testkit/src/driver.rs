@@ -114,6 +114,7 @@ impl StepBuilder {
                 handle: segment.handle,
                 first_block: self.first_block(segment),
                 num_blocks: segment.blocks.len() as u32,
+                first_seen: 0,
                 num_tokens,
                 start: Position(start),
             };

@@ -1,6 +1,6 @@
 //! A logical context: parts in order, placed at logical positions, and who sees whom.
 
-use lazy_attn_types::{AttentionMode, SegmentKind, TokenId};
+use lazy_attn_types::{AttentionMode, SegmentKind, TokenId, TokenRange};
 
 /// What a client sends: a document or text, tokenised alone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -34,6 +34,18 @@ pub struct Placed {
     pub tokens: Vec<TokenId>,
     /// Logical position of token 0.
     pub start: u32,
+    /// Which of its tokens later segments see; all if absent.
+    pub seen: Option<TokenRange>,
+    /// How many of the first segments a document sees, right behind which it is encoded.
+    pub num_preamble: usize,
+}
+
+impl Placed {
+    /// A segment that is seen whole, and encoded alone if it is a document.
+    #[must_use]
+    pub fn new(kind: SegmentKind, tokens: Vec<TokenId>, start: u32) -> Placed {
+        Placed { kind, tokens, start, seen: None, num_preamble: 0 }
+    }
 }
 
 /// Places `parts` back to back from position 0; in [`AttentionMode::Full`] documents become text.
@@ -43,7 +55,7 @@ pub fn place(parts: &[Part], mode: AttentionMode) -> Vec<Placed> {
     let mut placed = Vec::with_capacity(parts.len());
     for part in parts {
         let kind = if mode == AttentionMode::Full { SegmentKind::Text } else { part.kind };
-        placed.push(Placed { kind, tokens: part.tokens.clone(), start });
+        placed.push(Placed::new(kind, part.tokens.clone(), start));
         start += part.tokens.len() as u32;
     }
     placed
@@ -62,6 +74,12 @@ pub struct Spot {
     pub local: u32,
     /// Logical position.
     pub position: u32,
+    /// The position at which it was run; another one for a document behind a preamble.
+    pub run_position: u32,
+    /// Whether later segments see it.
+    pub is_shown: bool,
+    /// How many of the first segments it sees, as part of a document.
+    pub num_preamble: usize,
 }
 
 /// All tokens of `context`, in order.
@@ -70,12 +88,17 @@ pub fn spots(context: &[Placed]) -> Vec<Spot> {
     let segments = context.iter().enumerate();
     segments
         .flat_map(|(segment_index, placed)| {
+            let preamble = context[..placed.num_preamble].last();
+            let run_start = preamble.map_or(placed.start, |last| last.start + last.tokens.len() as u32);
             placed.tokens.iter().zip(0u32..).map(move |(&token, local)| Spot {
                 token,
                 segment_index,
                 kind: placed.kind,
                 local,
                 position: placed.start + local,
+                run_position: run_start + local,
+                is_shown: placed.seen.is_none_or(|seen| (seen.first..seen.end).contains(&local)),
+                num_preamble: placed.num_preamble,
             })
         })
         .collect()
@@ -83,18 +106,24 @@ pub fn spots(context: &[Placed]) -> Vec<Spot> {
 
 /// Whether the token at `reader` sees the key of the token at `key`.
 ///
-/// Own segment causally, earlier segments wholly unless the reader is a document; with a sliding window of `w` only
-/// keys at positions above `reader.position - w`.
+/// Own segment causally, what earlier segments show unless the reader is a document, which sees its preamble; with a sliding
+/// window of `w` only keys at less than `w` positions behind the reader.
 #[must_use]
 pub fn sees(reader: &Spot, key: &Spot, sliding_window: Option<u32>) -> bool {
     let in_order = if reader.segment_index == key.segment_index {
         key.local <= reader.local
     } else {
-        reader.kind == SegmentKind::Text && key.segment_index < reader.segment_index
+        let end = if reader.kind == SegmentKind::Text { reader.segment_index } else { reader.num_preamble };
+        key.is_shown && key.segment_index < end
     };
-    let in_window = sliding_window
-        .is_none_or(|window| u64::from(key.position) + u64::from(window) > u64::from(reader.position));
-    in_order && in_window
+    in_order && sliding_window.is_none_or(|window| distance(reader, key) < i64::from(window))
+}
+
+/// Positions from `key` to `reader` when `reader` was run.
+#[must_use]
+pub fn distance(reader: &Spot, key: &Spot) -> i64 {
+    let is_own = reader.segment_index == key.segment_index;
+    i64::from(reader.run_position) - i64::from(if is_own { key.run_position } else { key.position })
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use crate::{BlockId, BlockSize, Fingerprint, Position, TokenId};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SegmentHandle(pub u64);
 
-/// A segment as one run sees it.
+/// A segment as one run sees it: whole, or the part of its tokens `first_seen..num_tokens`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SegmentView {
     /// Which storage it is.
@@ -23,17 +23,19 @@ pub struct SegmentView {
     pub first_block: u32,
     /// Entries of its block list.
     pub num_blocks: u32,
-    /// Valid tokens, those written in this step included.
+    /// The first token that is seen, at the border of a block; 0 in the segment that the run writes.
+    pub first_seen: u32,
+    /// One past the last token that is seen: at most the valid ones, those written in this step included.
     pub num_tokens: u32,
-    /// Logical position of its token 0 in this run's context.
+    /// Logical position of its token 0, seen or not, in this run's context.
     pub start: Position,
 }
 
 /// Contiguous tokens of one segment, run in one context.
 ///
 /// The last segment of the run is the one its tokens are written to: token `first_token + t` is that segment's token
-/// `first_local + t`, at position `start + first_local + t`. It sees every token of the earlier segments, and its own
-/// segment up to itself.
+/// `first_local + t`, at position `start + first_local + t`. It sees the tokens that the views of earlier segments show, and
+/// its own segment up to itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Run {
     /// First entry in [`StepInput::tokens`].
@@ -119,6 +121,8 @@ impl StepInput {
             let capacity = u64::from(view.num_blocks) * u64::from(info.block_size.get());
             let fits = blocks_end <= self.block_ids.len() as u64
                 && u64::from(view.num_tokens) <= capacity
+                && view.first_seen <= view.num_tokens
+                && view.first_seen.is_multiple_of(info.block_size.get())
                 && u64::from(view.start.0) + u64::from(view.num_tokens) <= u64::from(Position::MAX.0)
                 && self.blocks_of(view).iter().all(|block| block.0 < info.num_blocks);
             if !fits {
@@ -128,6 +132,11 @@ impl StepInput {
             }
         }
         let own = views[views.len() - 1];
+        if own.first_seen != 0 {
+            return Err(ExecError::InvalidStep(format!(
+                "run {index}: it writes a segment that it sees in part"
+            )));
+        }
         if u64::from(run.first_local) + u64::from(run.num_tokens) > u64::from(own.num_tokens) {
             return Err(ExecError::InvalidStep(format!("run {index}: it writes past its segment")));
         }
@@ -185,6 +194,12 @@ pub trait Executor: Send {
     /// Sizes and identity.
     fn info(&self) -> &ExecutorInfo;
 
+    /// Whether a run may see a segment in part: [`SegmentView::first_seen`] is not 0. An executor that forwards to another one
+    /// forwards this too.
+    fn shows_parts(&self) -> bool {
+        true
+    }
+
     /// Writes the KV of every token of `input`, and returns the rows of `input.output_tokens`.
     ///
     /// # Errors
@@ -233,6 +248,7 @@ mod tests {
             handle: SegmentHandle(1),
             first_block: 0,
             num_blocks: 1,
+            first_seen: 0,
             num_tokens: 2,
             start: Position(0),
         };
@@ -259,13 +275,14 @@ mod tests {
 
     #[test]
     fn every_way_out_of_an_array_is_refused() {
-        let breaks: [fn(&mut StepInput); 9] = [
+        let breaks: [fn(&mut StepInput); 10] = [
             |s| s.tokens[0] = TokenId(10),
             |s| s.runs[0].first_token = 1,
             |s| s.runs[0].num_tokens = 0,
             |s| s.runs[0].num_segments = 2,
             |s| s.segments[0].num_blocks = 2,
             |s| s.segments[0].num_tokens = 17,
+            |s| s.segments[0].first_seen = 1,
             |s| s.block_ids[0] = BlockId(4),
             |s| s.output_tokens = vec![2],
             |s| s.runs[0].first_local = 1,

@@ -78,8 +78,8 @@ impl BlockSize {
 
     /// Checks that `num_tokens` is a power of two from 1 to 256; `None` otherwise.
     #[must_use]
-    pub fn new(num_tokens: u32) -> Option<BlockSize> {
-        (num_tokens.is_power_of_two() && num_tokens <= 256).then_some(BlockSize(num_tokens))
+    pub const fn new(num_tokens: u32) -> Option<BlockSize> {
+        if num_tokens.is_power_of_two() && num_tokens <= 256 { Some(BlockSize(num_tokens)) } else { None }
     }
 
     /// Tokens per block.

@@ -5,16 +5,22 @@
 //!
 //! * [`ids`]: opaque ids and units (tokens, blocks, positions) as newtypes.
 //! * [`segment`]: what a context is made of, and the content keys under which its KV is stored.
+//! * [`exactness`]: how much of a document is computed again in a context, and where documents stand.
+//! * [`context`]: the segments of a prompt, in order.
 //! * [`sampling`]: how tokens are chosen and when a sequence ends.
 //! * [`vocab`]: what a model file says about its tokenizer, as plain data.
 //! * [`exec`]: the contract between the control plane and the data plane.
 
+pub mod context;
+pub mod exactness;
 pub mod exec;
 pub mod ids;
 pub mod sampling;
 pub mod segment;
 pub mod vocab;
 
+pub use context::{Context, ContextBuilder};
+pub use exactness::{ContextRules, Exactness, Placement};
 pub use exec::{
     Capability, CarriedToken, ExecError, Executor, ExecutorInfo, OutputKind, OutputRow, RowSampling, Run,
     SampledRow, SegmentHandle, SegmentView, StepInput, StepOutput,
@@ -22,8 +28,7 @@ pub use exec::{
 pub use ids::{BlockId, BlockSize, Position, RequestId, SequenceId, Timestamp, TokenId};
 pub use sampling::{OutputParams, ParamError, SamplingParams, StopParams};
 pub use segment::{
-    AttentionMode, Context, ContextBuilder, Fingerprint, KeySpace, Segment, SegmentKey, SegmentKind,
-    TenantSalt,
+    AttentionMode, Fingerprint, KeySpace, Segment, SegmentKey, SegmentKind, TenantSalt, TokenRange,
 };
 pub use vocab::{BpeVocab, SpecialTokens, TokenizerSource};
 

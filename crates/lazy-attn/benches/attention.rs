@@ -88,6 +88,7 @@ fn decode_step(context: Context) -> StepInput {
             handle: SegmentHandle(u64::from(document)),
             first_block: input.block_ids.len() as u32,
             num_blocks,
+            first_seen: 0,
             num_tokens: if is_tail { 1 } else { context.document_tokens },
             start: Position(document * context.document_tokens),
         });

@@ -159,6 +159,7 @@ impl Scenario {
                     handle,
                     first_block,
                     num_blocks,
+                    first_seen: 0,
                     num_tokens,
                     start: Position(start),
                 });

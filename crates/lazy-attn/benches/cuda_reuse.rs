@@ -119,6 +119,7 @@ impl Traffic {
                     handle: SegmentHandle(u64::from(segment)),
                     first_block: first_blocks[segment as usize],
                     num_blocks: block_size.blocks_for(num_tokens),
+                    first_seen: 0,
                     num_tokens,
                     start: Position(start),
                 });

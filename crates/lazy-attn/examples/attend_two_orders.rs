@@ -79,6 +79,7 @@ fn push_run(input: &mut StepInput, segments: &[(u32, u32)]) {
             handle: SegmentHandle(u64::from(id)),
             first_block,
             num_blocks: blocks,
+            first_seen: 0,
             num_tokens,
             start: Position(start),
         });

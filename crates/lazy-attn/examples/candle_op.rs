@@ -93,7 +93,14 @@ fn step_of(contexts: &[&[usize]]) -> StepInput {
             let handle = SegmentHandle(segment as u64);
             let first_block = segment as u32;
             let start = Position(start);
-            input.segments.push(SegmentView { handle, first_block, num_blocks: 1, num_tokens, start });
+            input.segments.push(SegmentView {
+                handle,
+                first_block,
+                num_blocks: 1,
+                first_seen: 0,
+                num_tokens,
+                start,
+            });
         }
         let (first_token, num_segments) = (input.tokens.len() as u32, context.len() as u32);
         input.runs.push(Run { first_token, num_tokens, first_segment, num_segments, first_local: 0 });

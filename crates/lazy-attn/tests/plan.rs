@@ -37,6 +37,14 @@ fn cases() -> impl Strategy<Value = Case> {
         for (chosen, num_stored, num_tokens) in requests {
             let chosen: Vec<usize> = chosen.iter().map(|index| index.index(documents.len())).collect();
             scenario = scenario.request(num_stored, &chosen, num_stored, num_tokens);
+            for (place, &document) in chosen.iter().enumerate() {
+                // Some views are whole, some begin behind a block or two, some end early, some show nothing.
+                let length = documents[document];
+                let first = (num_stored % 3 * 16 * place as u32).min(length) / 16 * 16;
+                let end = length - (length - first) / (1 + num_tokens % 5);
+                let range = if num_stored % 4 == 0 { 0..length } else { first..end.max(first) };
+                scenario = scenario.seeing(place, range);
+            }
         }
         let (unit_tokens, per_unit, target_items, max_item_tokens, max_shared_run_tokens, min_shared, window) = config;
         let config = PlanConfig {
@@ -63,7 +71,7 @@ fn visible(input: &StepInput, window: Option<NonZeroU32>) -> BTreeMap<(u32, u64,
             let position = i64::from(views[views.len() - 1].start.0 + local);
             for (index, view) in views.iter().enumerate() {
                 let end = if index + 1 == views.len() { local + 1 } else { view.num_tokens };
-                for key in 0..end {
+                for key in view.first_seen..end {
                     let key_position = i64::from(view.start.0 + key);
                     if window.is_none_or(|window| key_position > position - i64::from(window.get())) {
                         let distance = position - i64::from(view.start.0);
@@ -83,8 +91,9 @@ fn slot_places(plan: &Plan) -> BTreeMap<u32, (u32, i64, u32)> {
     for item in plan.items() {
         for (index, &row) in plan.rows_of(item).iter().enumerate() {
             let units = plan.parts_of(item).iter().flat_map(|part| {
-                part.units(unit_tokens)
-                    .map(move |unit| (row.token, i64::from(part.distance(row)), unit.begin))
+                part.units(unit_tokens).map(move |unit| {
+                    (row.token, i64::from(part.distance(row)), part.num_skipped + unit.begin)
+                })
             });
             let first = item.first_slot + index as u32 * item.slots_per_row;
             for (slot, place) in (first..first + item.slots_per_row).zip(units) {

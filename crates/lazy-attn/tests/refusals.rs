@@ -13,6 +13,7 @@ fn plan(block: u32, block_size: BlockSize) -> Plan {
         handle: SegmentHandle(0),
         first_block: 0,
         num_blocks: 1,
+        first_seen: 0,
         num_tokens: 1,
         start: Position(0),
     };

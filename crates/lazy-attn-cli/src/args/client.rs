@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::args::{AttentionArg, SamplingArgs};
+use crate::args::{ExactnessArgs, SamplingArgs};
 
 /// Who answers.
 #[derive(Debug, Clone, Args)]
@@ -50,9 +50,8 @@ pub(crate) struct ChatArgs {
     /// Instructions to the model
     #[arg(long, value_name = "TEXT")]
     pub(crate) system: Option<String>,
-    /// How documents are encoded: `block` once each and reusable, `full` as one causal text
-    #[arg(long, value_enum, default_value_t = AttentionArg::Block)]
-    pub(crate) attention: AttentionArg,
+    #[command(flatten)]
+    pub(crate) exactness: ExactnessArgs,
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
 }

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use lazy_attn_proto::v1;
 
-use crate::args::{AttentionArg, EngineArgs, RunArgs, SamplingArgs};
+use lazy_attn_server::convert::api_exactness;
+
+use crate::args::{EngineArgs, ExactnessArgs, PlacementArg, RunArgs, SamplingArgs};
 use crate::ask::ask;
 use crate::documents;
 use crate::exit::{Exit, Failure};
@@ -24,7 +26,8 @@ pub(crate) fn run(engine: &EngineArgs, args: &RunArgs) -> Result<Exit, Failure> 
     let parts = session.templates.question_parts(args.system.as_deref(), &documents, &args.question)?;
     let request = v1::GenerateRequest {
         parts,
-        attention: attention(args.attention).into(),
+        exactness: Some(api_exactness(args.exactness.rung())),
+        placement: placement(&args.exactness).into(),
         sampling: Some(sampling(&args.sampling)),
         stopping: Some(stopping(&args.sampling, MAX_TOKENS)),
         ..v1::GenerateRequest::default()
@@ -40,10 +43,26 @@ pub(crate) fn run(engine: &EngineArgs, args: &RunArgs) -> Result<Exit, Failure> 
     Ok(Exit::Success)
 }
 
-pub(super) fn attention(attention: AttentionArg) -> v1::DocumentAttention {
-    match attention {
-        AttentionArg::Block => v1::DocumentAttention::Block,
-        AttentionArg::Full => v1::DocumentAttention::Full,
+pub(super) fn placement(args: &ExactnessArgs) -> v1::DocumentPlacement {
+    match args.placement {
+        PlacementArg::Consecutive => v1::DocumentPlacement::Consecutive,
+        PlacementArg::Local => v1::DocumentPlacement::Local,
+        PlacementArg::Parallel => v1::DocumentPlacement::Parallel,
+    }
+}
+
+/// The rung of a response as it is written on the command line.
+fn rung(response: &v1::CollectedResponse) -> String {
+    let exactness = response.exactness.unwrap_or_default();
+    let recomputed = response.usage.unwrap_or_default().recomputed_tokens;
+    match exactness.rung() {
+        v1::ExactnessRung::Head => format!("head:{} ({recomputed} tokens recomputed)", exactness.head_tokens),
+        v1::ExactnessRung::Selective => {
+            format!("selective:{} ({recomputed} tokens recomputed)", exactness.selective_percent)
+        }
+        v1::ExactnessRung::Preamble => "preamble".to_owned(),
+        v1::ExactnessRung::Full => "full".to_owned(),
+        v1::ExactnessRung::Block | v1::ExactnessRung::Unspecified => "block".to_owned(),
     }
 }
 
@@ -79,7 +98,7 @@ pub(super) fn closing_line(response: &v1::CollectedResponse) -> String {
         usage.documents_reused,
         usage.documents_total,
         usage.completion_tokens,
-        if response.attention() == v1::DocumentAttention::Full { "full" } else { "block" },
+        rung(response),
     )
 }
 

@@ -209,6 +209,11 @@ impl Executor for CudaExecutor {
         &self.info
     }
 
+    /// The kernels count the window from where the queries are turned, which for a part of a segment lies before its keys.
+    fn shows_parts(&self) -> bool {
+        self.planner.config().window.is_none()
+    }
+
     fn execute(&mut self, input: &StepInput) -> Result<StepOutput, ExecError> {
         if !self.submitted.is_empty() {
             return Err(ExecError::InvalidStep("steps that were submitted have not been waited for".into()));

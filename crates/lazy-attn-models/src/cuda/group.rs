@@ -36,6 +36,8 @@ struct Worker {
 #[derive(Debug)]
 pub struct CudaGroup {
     info: ExecutorInfo,
+    /// As of each device: they run one model.
+    shows_parts: bool,
     workers: Vec<Worker>,
     /// What went wrong on some device: the others may wait for it for ever.
     broken: Option<String>,
@@ -84,10 +86,11 @@ impl CudaGroup {
         let info = executors.first().map(|executor| executor.info().clone());
         let problem = "there is no device".to_owned();
         let info = info.ok_or(ModelError::Threads { num_threads, problem })?;
+        let shows_parts = executors.iter().all(Executor::shows_parts);
         let workers = executors.into_iter().enumerate().map(|(rank, executor)| Worker::start(rank, executor));
         let failed = |error: std::io::Error| ModelError::Threads { num_threads, problem: error.to_string() };
         let workers = workers.collect::<Result<_, _>>().map_err(failed)?;
-        Ok(CudaGroup { info, workers, broken: None })
+        Ok(CudaGroup { info, shows_parts, workers, broken: None })
     }
 
     /// Devices.
@@ -128,6 +131,10 @@ impl CudaGroup {
 }
 
 impl Executor for CudaGroup {
+    fn shows_parts(&self) -> bool {
+        self.shows_parts
+    }
+
     fn info(&self) -> &ExecutorInfo {
         &self.info
     }

@@ -7,9 +7,11 @@ use std::sync::Arc;
 use lazy_attn_kv::{EvictionPolicy, KvCache, KvConfig, Scope};
 use lazy_attn_sched::{AdmissionPolicy, Outcome, SchedConfig, Scheduler, StepPlan, Submission};
 use lazy_attn_types::{
-    AttentionMode, BlockSize, Context, ContextBuilder, Fingerprint, KeySpace, RequestId, SegmentKind,
-    SequenceId, TenantSalt, Timestamp, TokenId,
+    BlockSize, Context, ContextBuilder, ContextRules, Exactness, Fingerprint, KeySpace, RequestId,
+    SegmentKind, SequenceId, TenantSalt, Timestamp, TokenId,
 };
+
+pub(crate) const BLOCK_SIZE: BlockSize = BlockSize::new(4).unwrap();
 
 /// A document (`d`) or a text (`t`) with a name and a length; equal names hold equal tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,8 +21,13 @@ pub(crate) enum Part {
 }
 
 pub(crate) fn context(parts: &[Part]) -> Arc<Context> {
+    context_at(Exactness::Block, parts)
+}
+
+/// A context over blocks of 4 tokens, at a rung of the ladder.
+pub(crate) fn context_at(exactness: Exactness, parts: &[Part]) -> Arc<Context> {
     let keys = KeySpace::new(TenantSalt::SINGLE_USER, Fingerprint::of(&[]));
-    let mut builder = ContextBuilder::new(keys, AttentionMode::Block);
+    let mut builder = ContextBuilder::new(keys, ContextRules { block_size: BLOCK_SIZE, ..exactness.into() });
     for &part in parts {
         let (kind, name, num_tokens) = match part {
             Part::Doc(name, num_tokens) => (SegmentKind::Document, name, num_tokens),
@@ -57,7 +64,7 @@ pub(crate) struct Bounds {
 /// A scheduler over blocks of 4 tokens.
 pub(crate) fn scheduler_with(bounds: Bounds) -> Scheduler {
     let Bounds { num_blocks, max_step_tokens, max_running, max_waiting, admission, .. } = bounds;
-    let block_size = BlockSize::new(4).unwrap();
+    let block_size = BLOCK_SIZE;
     let policy = EvictionPolicy::CostAware;
     let kv = KvCache::new(KvConfig {
         num_blocks,

@@ -46,6 +46,7 @@ impl Collector {
                 self.response.parts = started.parts;
                 self.response.seed = started.seed;
                 self.response.attention = started.attention;
+                self.response.exactness = started.exactness;
                 self.response.model = started.model;
             }
             Some(Event::Delta(delta)) => {

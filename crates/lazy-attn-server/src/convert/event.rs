@@ -6,7 +6,9 @@ use lazy_attn_engine::{
     EngineError, Event, FinishReason, GeneratedToken, PartOutcome, ResolvedPart, Timing, TokenLogprob, Usage,
 };
 use lazy_attn_proto::v1::{self, finished, generate_response};
-use lazy_attn_types::AttentionMode;
+use lazy_attn_types::Exactness;
+
+use crate::convert::{api_exactness, document_attention};
 
 /// Whether generated token ids are reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,8 +26,8 @@ pub struct Reply {
     pub request_id: String,
     /// Name of the model.
     pub model: String,
-    /// The attention mode that runs.
-    pub attention: AttentionMode,
+    /// The rung that runs.
+    pub exactness: Exactness,
     /// Whether token ids are reported.
     pub token_ids: TokenIdsInReply,
     /// Log-probabilities asked for; 0 reports none.
@@ -47,7 +49,8 @@ impl Reply {
                 prompt_tokens: parts.iter().map(|part| part.num_tokens).sum(),
                 parts: parts.into_iter().zip(0u32..).map(|(part, index)| resolved(index, part)).collect(),
                 seed,
-                attention: document_attention(self.attention).into(),
+                attention: document_attention(self.exactness.attention()).into(),
+                exactness: Some(api_exactness(self.exactness)),
                 model: self.model.clone(),
             }),
             Event::Delta { index, text, tokens } => Message::Delta(self.delta(index, text, tokens)),
@@ -72,15 +75,6 @@ impl Reply {
         let top_logprobs =
             if self.top_logprobs > 0 { tokens.into_iter().map(top_logprobs).collect() } else { Vec::new() };
         v1::TokenDelta { index, text, token_ids, top_logprobs }
-    }
-}
-
-/// The attention mode as the API names it.
-#[must_use]
-pub fn document_attention(mode: AttentionMode) -> v1::DocumentAttention {
-    match mode {
-        AttentionMode::Block => v1::DocumentAttention::Block,
-        AttentionMode::Full => v1::DocumentAttention::Full,
     }
 }
 
@@ -130,6 +124,7 @@ fn usage(sums: Usage) -> v1::Usage {
         documents_reused: sums.documents_reused,
         cache_creation_tokens: sums.cache_creation_tokens,
         preemptions: sums.preemptions,
+        recomputed_tokens: sums.recomputed_tokens,
     }
 }
 

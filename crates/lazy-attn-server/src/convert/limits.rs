@@ -1,6 +1,6 @@
 //! What a request may ask for at most, and what it gets when it does not ask.
 
-use lazy_attn_types::{AttentionMode, SamplingParams, StopParams};
+use lazy_attn_types::{Exactness, SamplingParams, StopParams};
 
 /// Bounds of one request, checked before anything is tokenised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,8 +32,8 @@ impl Default for Limits {
 /// What fields that a request leaves out mean.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Defaults {
-    /// Mode for `DOCUMENT_ATTENTION_UNSPECIFIED`.
-    pub attention: AttentionMode,
+    /// Rung of a request that names none.
+    pub exactness: Exactness,
     /// Sampling of a request without options.
     pub sampling: SamplingParams,
     /// Stopping of a request without options.

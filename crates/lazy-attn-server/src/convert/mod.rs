@@ -5,6 +5,7 @@
 //! * `request`: [`RequestConverter`], message to engine request.
 //! * `documents`: documents that a request names.
 //! * `chat`: conversations, rendered by the model's template.
+//! * `exactness`: rungs and placements, both ways.
 //! * `event`: [`Reply`], engine event to message.
 //! * `collect`: [`Collector`], a stream to one message.
 
@@ -13,6 +14,7 @@ mod collect;
 mod documents;
 mod error;
 mod event;
+mod exactness;
 mod limits;
 mod request;
 
@@ -21,7 +23,8 @@ pub use collect::{CollectError, Collector};
 pub use documents::{DocumentSource, DocumentUse, NoDocuments};
 pub use error::ConvertError;
 pub(crate) use event::resolved;
-pub use event::{Reply, TokenIdsInReply, document_attention};
+pub use event::{Reply, TokenIdsInReply};
+pub use exactness::{api_exactness, document_attention};
 pub use limits::{Defaults, Limits};
 pub use request::{Converted, RequestConverter};
 pub(crate) use request::{check_model, duration};

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lazy_attn_engine::{CacheUse, GenerateRequest, Part, PartContent};
-use lazy_attn_proto::v1::{self, DocumentAttention, Role, inline_document, part};
+use lazy_attn_proto::v1::{self, Role, inline_document, part};
 use lazy_attn_types::sampling::EndTokens;
-use lazy_attn_types::{AttentionMode, OutputParams, SamplingParams, StopParams, TenantSalt, TokenId};
+use lazy_attn_types::{OutputParams, SamplingParams, StopParams, TenantSalt, TokenId};
 
+use crate::convert::exactness::{exactness, placement};
 use crate::convert::{
     ChatMessage, ChatPrompt, ChatRenderer, ChatRole, ConvertError, Defaults, DocumentSource, DocumentUse,
     Limits, Reply, TitledDocument, TokenIdsInReply,
@@ -52,7 +53,8 @@ impl RequestConverter<'_> {
         tenant: TenantSalt,
     ) -> Result<Converted, ConvertError> {
         self.check_names(&request)?;
-        let attention = self.attention(&request)?;
+        let exactness = exactness(request.attention, request.exactness, self.defaults.exactness)?;
+        let placement = placement(request.placement)?;
         let sampling = self.sampling(request.sampling.unwrap_or_default())?;
         let stopping = self.stopping(request.stopping.unwrap_or_default())?;
         let response = request.response.unwrap_or_default();
@@ -65,7 +67,7 @@ impl RequestConverter<'_> {
         let reply = Reply {
             request_id: request.request_id,
             model: self.model.to_owned(),
-            attention,
+            exactness,
             token_ids: if response.token_ids.unwrap_or(false) {
                 TokenIdsInReply::Report
             } else {
@@ -77,7 +79,8 @@ impl RequestConverter<'_> {
         let bypass = cache.bypass.unwrap_or(false);
         let cache = if bypass { CacheUse::Bypass } else { CacheUse::ReadWrite };
         let request = GenerateRequest {
-            attention,
+            exactness,
+            placement,
             sampling,
             stopping,
             output,
@@ -97,18 +100,6 @@ impl RequestConverter<'_> {
 
     fn check_name(&self, field: &str, name: &str) -> Result<(), ConvertError> {
         check_at_most(field, name.len(), self.limits.max_name_bytes, "bytes; shorten it")
-    }
-
-    fn attention(&self, request: &v1::GenerateRequest) -> Result<AttentionMode, ConvertError> {
-        match DocumentAttention::try_from(request.attention) {
-            Ok(DocumentAttention::Unspecified) => Ok(self.defaults.attention),
-            Ok(DocumentAttention::Block) => Ok(AttentionMode::Block),
-            Ok(DocumentAttention::Full) => Ok(AttentionMode::Full),
-            Err(_) => {
-                let problem = format!("is {}, but must be BLOCK (1) or FULL (2)", request.attention);
-                Err(ConvertError::field("attention", problem))
-            }
-        }
     }
 
     fn sampling(&self, options: v1::SamplingOptions) -> Result<SamplingParams, ConvertError> {

@@ -101,9 +101,17 @@ impl Intake {
         message: v1::CountTokensRequest,
         tenant: TenantSalt,
     ) -> Result<PromptCount, Status> {
-        let v1::CountTokensRequest { model, parts, chat, cache, attention } = message;
-        let request =
-            v1::GenerateRequest { model, parts, chat, cache, attention, ..v1::GenerateRequest::default() };
+        let v1::CountTokensRequest { model, parts, chat, cache, attention, exactness, placement } = message;
+        let request = v1::GenerateRequest {
+            model,
+            parts,
+            chat,
+            cache,
+            attention,
+            exactness,
+            placement,
+            ..v1::GenerateRequest::default()
+        };
         let mut request = self.convert(request, tenant)?.request;
         // A count leaves room for one token.
         request.stopping.max_tokens = 1;

@@ -101,7 +101,7 @@ impl Server {
             handle: handle.clone(),
             gate: gate.clone(),
             model: model.clone(),
-            default_attention: defaults.attention,
+            default_attention: defaults.exactness.attention(),
             registry: Arc::clone(&registry),
             admin,
             watchers: Watchers::default(),

@@ -146,7 +146,7 @@ impl FakeExecutor {
             let end = if is_own { local + 1 } else { view.num_tokens };
             // Keys at positions above `position - window` only.
             let hidden = self.sliding_window.map_or(0, |window| (position + 1).saturating_sub(window));
-            for key in hidden.saturating_sub(view.start.0)..end {
+            for key in hidden.saturating_sub(view.start.0).max(view.first_seen)..end {
                 let stored = self.store.read(input, view, key)?;
                 let distance = i64::from(position) - i64::from(view.start.0 + key);
                 sum = sum.wrapping_add(seen(value(stored, layer), distance));

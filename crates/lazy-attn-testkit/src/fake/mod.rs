@@ -19,6 +19,6 @@ pub mod script;
 pub mod store;
 
 pub use executor::{FakeConfig, FakeExecutor};
-pub use reference::expected_tokens;
+pub use reference::{expected_placed, expected_tokens};
 pub use sampler::RowSampler;
 pub use script::FakeProbe;

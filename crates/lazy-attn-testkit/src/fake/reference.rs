@@ -4,7 +4,7 @@ use lazy_attn_types::{AttentionMode, TokenId};
 
 use super::hash::{close, logits, seen, token_hash};
 use crate::driver::{extended, greedy_token};
-use crate::part::{Part, Placed, Spot, place, sees, spots};
+use crate::part::{Part, Placed, Spot, distance, place, sees, spots};
 
 /// Greedy continuation of `parts` by `num_tokens` tokens, as [`super::FakeExecutor`] must give it.
 #[must_use]
@@ -54,7 +54,5 @@ fn sum_seen(
     sliding_window: Option<u32>,
 ) -> u64 {
     let visible = keys.iter().zip(values).filter(|(key, _)| sees(reader, key, sliding_window));
-    visible.fold(0, |sum: u64, (key, value)| {
-        sum.wrapping_add(seen(value, i64::from(reader.position) - i64::from(key.position)))
-    })
+    visible.fold(0, |sum: u64, (key, value)| sum.wrapping_add(seen(value, distance(reader, key))))
 }

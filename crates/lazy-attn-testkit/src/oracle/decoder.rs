@@ -200,7 +200,7 @@ pub(crate) fn append(context: &mut Vec<Placed>, token: TokenId) {
         None => (None, 0),
     };
     if kind != Some(SegmentKind::Text) {
-        context.push(Placed { kind: SegmentKind::Text, tokens: Vec::new(), start: end });
+        context.push(Placed::new(SegmentKind::Text, Vec::new(), end));
     }
     if let Some(tail) = context.last_mut() {
         tail.tokens.push(token);

@@ -48,7 +48,8 @@ impl Planner {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Reader {
     handle: u64,
-    num_tokens: u32,
+    /// What the view shows: contexts that see different ranges read apart.
+    seen: (u32, u32),
     view: u32,
     run: u32,
 }
@@ -116,27 +117,27 @@ impl<'a> Builder<'a> {
     fn add_shared(&mut self) {
         let mut readers = self.shareable_readers();
         readers.sort_unstable();
-        for group in readers.chunk_by(|a, b| (a.handle, a.num_tokens) == (b.handle, b.num_tokens)) {
+        for group in readers.chunk_by(|a, b| (a.handle, a.seen) == (b.handle, b.seen)) {
             if group.len() < 2 {
                 continue;
             }
             let mut piece = Piece { splits_keys: true, ..Piece::default() };
-            let mut first_seen = u32::MAX;
+            let mut first_index = u32::MAX;
             for reader in group {
                 self.is_shared[reader.view as usize] = true;
                 let view = self.input.segments[reader.view as usize];
                 for row in rows_of(self.input, &self.input.runs[reader.run as usize]) {
                     let distance = row.base - view.start.0 as i32;
-                    let first = first_in_window(i64::from(distance), self.config.window);
-                    if first < i64::from(view.num_tokens) {
-                        first_seen = first_seen.min(first as u32);
+                    let first = self.first_in_view(&view, row);
+                    if first < num_keys(&view) {
+                        first_index = first_index.min(first);
                         let row = Row { token: row.token, base: distance };
                         piece.rows.push(PieceRow { row, view: reader.view });
                     }
                 }
             }
             let view = self.input.segments[group[0].view as usize];
-            let keys = Span { begin: self.unit_floor(first_seen), end: view.num_tokens };
+            let keys = Span { begin: self.unit_floor(first_index), end: num_keys(&view) };
             let part = Part { start: 0, ..self.part(&view, keys, Visibility::All) };
             piece.parts.push(PiecePart { part, view: 0 });
             piece.split_rows(self.config.max_item_tokens, &mut self.pieces);
@@ -152,15 +153,11 @@ impl<'a> Builder<'a> {
             let nearest = rows_of(self.input, run).next();
             for view in run.first_segment..run.first_segment + run.num_segments - 1 {
                 let segment = self.input.segments[view as usize];
-                let is_long = segment.num_tokens >= self.config.min_shared_tokens.max(1);
-                if is_long && nearest.is_some_and(|row| self.first_seen(&segment, row) < segment.num_tokens) {
-                    let handle = segment.handle.0;
-                    readers.push(Reader {
-                        handle,
-                        num_tokens: segment.num_tokens,
-                        view,
-                        run: run_index as u32,
-                    });
+                let num_keys = num_keys(&segment);
+                let is_long = num_keys >= self.config.min_shared_tokens.max(1);
+                if is_long && nearest.is_some_and(|row| self.first_in_view(&segment, row) < num_keys) {
+                    let seen = (segment.first_seen, segment.num_tokens);
+                    readers.push(Reader { handle: segment.handle.0, seen, view, run: run_index as u32 });
                 }
             }
         }
@@ -212,9 +209,9 @@ impl<'a> Builder<'a> {
             let is_own = index + 1 == run.num_segments as usize;
             let visibility = if is_own { Visibility::Causal } else { Visibility::All };
             let end =
-                if is_own { (last.base - segment.start.0 as i32) as u32 + 1 } else { segment.num_tokens };
-            let begin = self.unit_floor(self.first_seen(segment, first));
-            if begin < end && self.first_seen(segment, first) < end {
+                if is_own { (last.base - segment.start.0 as i32) as u32 + 1 } else { num_keys(segment) };
+            let begin = self.unit_floor(self.first_in_view(segment, first));
+            if begin < end && self.first_in_view(segment, first) < end {
                 let part = part_of(segment, lists[index], Span { begin, end }, visibility);
                 piece.parts.push(PiecePart { part, view });
             }
@@ -290,8 +287,10 @@ impl<'a> Builder<'a> {
 
     fn copy_blocks(&mut self, view: &SegmentView) -> u32 {
         let first_block = self.plan.block_ids.len() as u32;
-        let num_blocks = self.config.block_size.blocks_for(view.num_tokens) as usize;
-        let blocks = &self.input.blocks_of(view)[..num_blocks];
+        let block_size = self.config.block_size;
+        // Whole blocks are skipped, so a view reads like a segment that begins where it begins.
+        let shown = view.first_seen / block_size.get()..block_size.blocks_for(view.num_tokens);
+        let blocks = &self.input.blocks_of(view)[shown.start as usize..shown.end as usize];
         self.plan.block_ids.extend_from_slice(blocks);
         let needed = blocks.iter().map(|block| block.0 + 1).max().unwrap_or(0);
         self.plan.num_blocks_min = self.plan.num_blocks_min.max(needed);
@@ -299,8 +298,9 @@ impl<'a> Builder<'a> {
     }
 
     /// Lowest index of `view` inside the window of `row`, whose base is its position.
-    fn first_seen(&self, view: &SegmentView, row: Row) -> u32 {
-        first_in_window(i64::from(row.base) - i64::from(view.start.0), self.config.window) as u32
+    fn first_in_view(&self, view: &SegmentView, row: Row) -> u32 {
+        let first_position = i64::from(view.start.0) + i64::from(view.first_seen);
+        first_in_window(i64::from(row.base) - first_position, self.config.window) as u32
     }
 
     fn unit_floor(&self, index: u32) -> u32 {
@@ -309,7 +309,13 @@ impl<'a> Builder<'a> {
 }
 
 fn part_of(view: &SegmentView, first_block: u32, keys: Span, visibility: Visibility) -> Part {
-    Part { handle: view.handle, first_block, keys, start: view.start.0 as i32, visibility }
+    let (handle, num_skipped, start) = (view.handle, view.first_seen, view.start.0 as i32);
+    Part { handle, first_block, keys, num_skipped, start, visibility }
+}
+
+/// How many tokens `view` shows.
+fn num_keys(view: &SegmentView) -> u32 {
+    view.num_tokens - view.first_seen
 }
 
 /// The segment `run` is written to.

@@ -49,7 +49,8 @@ impl fmt::Display for Part {
             Visibility::All => "",
             Visibility::Causal => "^",
         };
-        write!(f, "s{}[{}..{}]{mark}@{}", self.handle.0, self.keys.begin, self.keys.end, self.start)
+        let (begin, end) = (self.num_skipped + self.keys.begin, self.num_skipped + self.keys.end);
+        write!(f, "s{}[{begin}..{end}]{mark}@{}", self.handle.0, self.start)
     }
 }
 

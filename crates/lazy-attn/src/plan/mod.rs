@@ -1,7 +1,7 @@
 //! From a step's flat arrays to a list of work items; computed once per step, the same for every layer and device.
 //!
 //! # The canonical unit
-//! A *unit* is a fixed range of `unit_tokens` keys of one segment, counted from the segment's first token. What a query
+//! A *unit* is a fixed range of `unit_tokens` keys of one view of a segment, counted from the first token it shows. What a query
 //! row gets is by definition the left fold `merge(accumulator, unit_result)` over its units, in the order of its
 //! segments. The plan only decides who computes which unit: with [`PartialsPer::Unit`] an item that does not cover a
 //! row's whole context hands out one partial per unit, and the merge step folds them in the canonical order with the
@@ -147,15 +147,17 @@ pub enum Visibility {
     Causal,
 }
 
-/// Keys of one segment, aligned to units at its begin.
+/// Keys of one view of a segment, aligned to units at its begin. Keys are counted from the first token that the view shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Part {
     /// Which storage.
     pub handle: SegmentHandle,
-    /// Entry of [`Plan::block_ids`] that holds the segment's token 0.
+    /// Entry of [`Plan::block_ids`] that holds the view's first token.
     pub first_block: u32,
-    /// Segment-local indices of the keys; `begin` is a multiple of the unit.
+    /// Indices of the keys in the view; `begin` is a multiple of the unit.
     pub keys: Span,
+    /// Tokens of the segment before the view's first.
+    pub num_skipped: u32,
     /// Subtracted from [`Row::base`]: the segment's start in a chain, zero in a shared item.
     pub start: i32,
     /// What a row sees of them.
@@ -163,7 +165,7 @@ pub struct Part {
 }
 
 impl Part {
-    /// The units of the part, as segment-local ranges; the last may be shorter than `unit_tokens`.
+    /// The units of the part, as ranges of the view; the last may be shorter than `unit_tokens`.
     pub fn units(self, unit_tokens: u32) -> impl Iterator<Item = Span> {
         let end = self.keys.end;
         let step = unit_tokens as usize;
@@ -179,16 +181,16 @@ impl Part {
         self.keys.len().div_ceil(unit_tokens)
     }
 
-    /// Distance from the segment's token 0 to `row`: what its query is rotated by.
+    /// Distance from the segment's token 0, seen or not, to `row`: what its query is rotated by.
     #[must_use]
     pub fn distance(self, row: Row) -> i32 {
         row.base - self.start
     }
 
-    /// Segment-local indices `row` sees of this part.
+    /// Indices of the view that `row` sees of this part.
     #[must_use]
     pub fn visible(self, row: Row, window: Option<NonZeroU32>) -> Span {
-        let distance = i64::from(self.distance(row));
+        let distance = i64::from(self.distance(row)) - i64::from(self.num_skipped);
         let keys = i64::from(self.keys.begin)..i64::from(self.keys.end);
         let end = match self.visibility {
             Visibility::All => keys.end,
@@ -199,7 +201,7 @@ impl Part {
     }
 }
 
-/// Lowest segment-local index inside the window of a row `distance` positions behind the segment's token 0.
+/// Lowest index inside the window of a row `distance` positions behind index 0.
 pub(crate) fn first_in_window(distance: i64, window: Option<NonZeroU32>) -> i64 {
     window.map_or(0, |window| (distance - i64::from(window.get()) + 1).max(0))
 }

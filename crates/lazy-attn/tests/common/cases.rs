@@ -1,5 +1,7 @@
 //! The cases that every backend is tested with: [`every_case`] makes a test of each, which hands its scenarios to a check.
 
+use std::ops::Range;
+
 use lazy_attn::KvDtype;
 
 use super::{Scenario, Shape};
@@ -30,6 +32,8 @@ macro_rules! every_case {
             two_hundred_and_fifty_six_requests_read_one_document
             documents_placed_at_the_same_start_do_not_disturb_each_other
             empty_documents_are_passed_over
+            views_show_a_range_of_a_document
+            contexts_that_see_other_ranges_of_one_document_do_not_disturb_each_other
             runs_that_store_what_they_read_work_at_any_length
             rows_around_the_borders_of_tile_classes_work
             windows_end_where_they_say
@@ -133,6 +137,35 @@ pub(crate) fn documents_placed_at_the_same_start_do_not_disturb_each_other() -> 
 pub(crate) fn empty_documents_are_passed_over() -> Vec<Scenario> {
     let scenario = Scenario::new(SHAPE, &[0, 70, 0]);
     vec![scenario.request(4, &[0], 0, 1).request(0, &[0, 1, 2, 0], 3, 1).request(0, &[2, 1, 0], 0, 20)]
+}
+
+pub(crate) fn views_show_a_range_of_a_document() -> Vec<Scenario> {
+    // Beginnings and ends around the borders of blocks, tiles and units; a document in two pieces, the middle of which is
+    // another segment, as a recomputed part is.
+    let ranges = [16..300, 64..300, 80..299, 256..300, 272..273, 0..17, 16..16, 0..300];
+    let of = |(range, num_tokens): (Range<u32>, u32)| {
+        let scenario = Scenario::new(SHAPE, &[300, 40]).request(7, &[0, 1], 3, num_tokens);
+        scenario.seeing(0, range).request(0, &[1, 0], 0, 20).seeing(1, 32..290)
+    };
+    let pieces = |num_tokens| {
+        let scenario = Scenario::new(SHAPE, &[300, 48]).request(9, &[0, 1, 0], 2, num_tokens);
+        let mut scenario = scenario.seeing(0, 0..112).seeing(2, 160..300);
+        // All where the whole document would be.
+        let request = scenario.requests.last_mut().unwrap();
+        (request.documents[1].1, request.documents[2].1, request.tail_start) = (9 + 112, 9, 9 + 300);
+        scenario
+    };
+    let all =
+        ranges.into_iter().flat_map(|range| [1, 5, 40].map(|num_tokens| of((range.clone(), num_tokens))));
+    all.chain([1, 17].map(pieces)).collect()
+}
+
+pub(crate) fn contexts_that_see_other_ranges_of_one_document_do_not_disturb_each_other() -> Vec<Scenario> {
+    let ranges = [0..200, 16..200, 16..200, 0..200, 96..150, 16..199];
+    let add = |scenario: Scenario, (request, range): (u32, Range<u32>)| {
+        scenario.request(23 * request, &[request as usize % 2, 0], request, 1).seeing(1, range)
+    };
+    vec![(0..).zip(ranges).fold(Scenario::new(SHAPE, &[200, 30]), add)]
 }
 
 pub(crate) fn runs_that_store_what_they_read_work_at_any_length() -> Vec<Scenario> {

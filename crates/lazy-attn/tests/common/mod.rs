@@ -9,7 +9,7 @@ pub(crate) mod cases;
 pub(crate) mod metamorphic;
 mod oracle;
 
-use std::{collections::BTreeMap, num::NonZeroU32};
+use std::{collections::BTreeMap, num::NonZeroU32, ops::Range};
 
 use lazy_attn::{
     AttnParams, CpuAttention, CpuIsa, KvDtype, KvLayout, KvStore, Plan, PlanConfig, Planner, RopeTable,
@@ -43,11 +43,29 @@ pub(crate) const SHAPE: Shape = Shape {
 pub(crate) struct Request {
     /// Index of each document in [`Scenario::documents`], and its start.
     pub(crate) documents: Vec<(usize, u32)>,
+    /// Which tokens of a document are seen, by its place among these; all of one that is not listed.
+    pub(crate) seen: BTreeMap<usize, Range<u32>>,
     pub(crate) tail_start: u32,
     pub(crate) num_stored: u32,
     pub(crate) num_tokens: u32,
     /// Decides the raw keys, values and queries of the tail.
     pub(crate) seed: u32,
+}
+
+/// A segment in a context: the tokens `first..end`, of which token 0 would stand at `start`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct View {
+    pub(crate) segment: usize,
+    pub(crate) start: u32,
+    pub(crate) first: u32,
+    pub(crate) end: u32,
+}
+
+impl From<(usize, u32, u32)> for View {
+    /// A whole segment, its start and its length.
+    fn from((segment, start, end): (usize, u32, u32)) -> View {
+        View { segment, start, first: 0, end }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -107,7 +125,14 @@ impl Scenario {
             next += self.documents[document];
         }
         let seed = 1000 + self.requests.len() as u32;
-        self.requests.push(Request { documents: placed, tail_start: next, num_stored, num_tokens, seed });
+        let (documents, seen) = (placed, BTreeMap::new());
+        self.requests.push(Request { documents, seen, tail_start: next, num_stored, num_tokens, seed });
+        self
+    }
+
+    /// Hides all but `range` of the document at `place` in the last request.
+    pub(crate) fn seeing(mut self, place: usize, range: Range<u32>) -> Scenario {
+        self.requests.last_mut().unwrap().seen.insert(place, range);
         self
     }
 
@@ -251,18 +276,19 @@ impl Scenario {
 
 pub(crate) fn push_run(
     input: &mut StepInput,
-    views: &[(usize, u32, u32)],
+    views: &[impl Into<View> + Copy],
     lists: &[Vec<BlockId>],
     first_local: u32,
     num_tokens: u32,
 ) {
     let first_segment = input.segments.len() as u32;
-    for &(segment, start, num_tokens) in views {
+    for View { segment, start, first, end } in views.iter().map(|&view| view.into()) {
         input.segments.push(SegmentView {
             handle: SegmentHandle(segment as u64),
             first_block: input.block_ids.len() as u32,
             num_blocks: lists[segment].len() as u32,
-            num_tokens,
+            first_seen: first,
+            num_tokens: end,
             start: Position(start),
         });
         input.block_ids.extend(&lists[segment]);
@@ -320,7 +346,8 @@ pub(crate) fn coverage(plan: &Plan) -> BTreeMap<(u32, u64, u32, i64), u32> {
                 for key in seen.range() {
                     // The distance tells two views of one segment apart.
                     let distance = i64::from(part.distance(row));
-                    *covered.entry((row.token, part.handle.0, key as u32, distance)).or_default() += 1;
+                    let local = part.num_skipped + key as u32;
+                    *covered.entry((row.token, part.handle.0, local, distance)).or_default() += 1;
                 }
             }
         }

@@ -1,10 +1,12 @@
 //! An oracle that shares nothing with the crate: f64, keys rotated to *global* positions, one plain softmax over the whole
 //! context. A second form of it goes along with the roundings that every kernel does, so that what is left is the kernel's own.
 
+use std::ops::Range;
+
 use half::{bf16, f16};
 use lazy_attn::{CpuIsa, KvDtype};
 
-use super::{Request, Scenario, Shape, inv_freq, scale};
+use super::{Request, Scenario, Shape, View, inv_freq, scale};
 
 /// Which roundings the oracle does too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,22 +84,27 @@ impl Scenario {
         out
     }
 
-    /// The segments of a request's context: which, start and length; the tail is the last.
-    pub(super) fn views(&self, index: usize, request: &Request) -> Vec<(usize, u32, u32)> {
+    /// The segments of a request's context; the tail is the last.
+    pub(super) fn views(&self, index: usize, request: &Request) -> Vec<View> {
         let documents = request.documents.iter();
         let tail = request.num_stored + request.num_tokens;
         documents
-            .map(|&(document, start)| (document, start, self.documents[document]))
-            .chain([(self.documents.len() + index, request.tail_start, tail)])
+            .enumerate()
+            .map(|(place, &(segment, start))| {
+                let all = 0..self.documents[segment];
+                let Range { start: first, end } = request.seen.get(&place).cloned().unwrap_or(all);
+                View { segment, start, first, end }
+            })
+            .chain([(self.documents.len() + index, request.tail_start, tail).into()])
             .collect()
     }
 
     /// The keys of a context, for each KV head.
-    fn keys(&self, views: &[(usize, u32, u32)], source: Source<'_>) -> Vec<Vec<Key>> {
+    fn keys(&self, views: &[View], source: Source<'_>) -> Vec<Vec<Key>> {
         let (shape, dim) = (self.shape, self.shape.head_dim as usize);
         let mut heads: Vec<Vec<Key>> = (0..shape.num_kv_heads).map(|_| Vec::new()).collect();
-        for (view, &(segment, start, num_tokens)) in views.iter().enumerate() {
-            for local in 0..num_tokens {
+        for (view, &View { segment, start, first, end }) in views.iter().enumerate() {
+            for local in first..end {
                 let [k, v] = self.key_and_value(segment, local);
                 for (head, keys) in heads.iter_mut().enumerate() {
                     let (k, v) = (&k[head * dim..][..dim], v[head * dim..][..dim].to_vec());
@@ -119,13 +126,13 @@ impl Scenario {
     /// One query head over the keys of its context that it sees.
     fn oracle_head(
         &self,
-        views: &[(usize, u32, u32)],
+        views: &[View],
         keys: &[Key],
         query: Query<'_>,
         source: Source<'_>,
     ) -> Vec<(f64, f64)> {
         let shape = self.shape;
-        let q_at = |&(_, start, _): &(usize, u32, u32)| {
+        let q_at = |&View { start, .. }: &View| {
             let distance = i64::from(query.position) - i64::from(start);
             match source.rounding {
                 Rounding::None => rotate(shape, query.elements, i64::from(query.position)),

@@ -52,7 +52,7 @@ impl Backend {
         match self {
             Backend::Local(session) => {
                 let Converted { request, reply, .. } = ask::convert(session, request)?;
-                Ok(Events::Local { stream: session.handle().submit(request)?, reply })
+                Ok(Events::Local { stream: session.handle().submit(request)?, reply: Box::new(reply) })
             }
             Backend::Remote { client, .. } => {
                 Ok(Events::Remote(Box::new(client.generate(request, None).await?)))
@@ -71,7 +71,7 @@ impl Backend {
 
 /// The events of one answer; dropping them cancels it.
 pub(super) enum Events {
-    Local { stream: RequestStream, reply: Reply },
+    Local { stream: RequestStream, reply: Box<Reply> },
     Remote(Box<Streaming<v1::GenerateResponse>>),
 }
 

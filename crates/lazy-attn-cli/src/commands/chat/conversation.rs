@@ -19,7 +19,8 @@ const MAX_TURNS: usize = 100;
 pub(super) struct Options {
     /// Instructions to the model.
     pub(super) system: Option<String>,
-    pub(super) attention: v1::DocumentAttention,
+    pub(super) exactness: v1::Exactness,
+    pub(super) placement: v1::DocumentPlacement,
     pub(super) sampling: v1::SamplingOptions,
     pub(super) stopping: v1::StoppingOptions,
 }
@@ -105,7 +106,8 @@ impl Conversation {
         };
         v1::GenerateRequest {
             chat: Some(chat),
-            attention: self.options.attention.into(),
+            exactness: Some(self.options.exactness),
+            placement: self.options.placement.into(),
             sampling: Some(self.options.sampling.clone()),
             stopping: Some(self.options.stopping.clone()),
             ..v1::GenerateRequest::default()
@@ -175,7 +177,8 @@ mod tests {
     fn conversation() -> Conversation {
         Conversation::new(Options {
             system: None,
-            attention: v1::DocumentAttention::Block,
+            exactness: v1::Exactness::default(),
+            placement: v1::DocumentPlacement::Unspecified,
             sampling: v1::SamplingOptions::default(),
             stopping: v1::StoppingOptions::default(),
         })

@@ -13,7 +13,7 @@ mod report;
 use std::io::{IsTerminal, stderr, stdin, stdout};
 use std::path::Path;
 
-use lazy_attn_server::convert::Limits;
+use lazy_attn_server::convert::{Limits, api_exactness};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::Signal;
 
@@ -37,7 +37,8 @@ pub(crate) fn chat(engine: &EngineArgs, args: &ChatArgs) -> Result<Exit, Failure
     let documents = documents::read_all(args.docs.as_deref(), &args.doc)?;
     let options = Options {
         system: args.system.clone(),
-        attention: run::attention(args.attention),
+        exactness: api_exactness(args.exactness.rung()),
+        placement: run::placement(&args.exactness),
         sampling: run::sampling(&args.sampling),
         stopping: run::stopping(&args.sampling, MAX_TOKENS),
     };

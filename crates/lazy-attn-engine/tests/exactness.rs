@@ -1,0 +1,172 @@
+//! Rungs and placements: what is seen where, what is computed, and what stays shared.
+
+mod common;
+
+use std::collections::HashSet;
+
+use common::{Bos, Rig, RigOptions, VOCAB_SIZE, answer, doc, expected, free, logical, request, text};
+use lazy_attn_engine::PartOutcome::{Hit, Miss};
+use lazy_attn_engine::{EngineError, GenerateRequest, Part};
+use lazy_attn_testkit::fake::expected_placed;
+use lazy_attn_testkit::part::Placed;
+use lazy_attn_testkit::place;
+use lazy_attn_types::{
+    AttentionMode, BlockId, Exactness, Placement, SegmentKind, SegmentView, TokenId, TokenRange,
+};
+
+const HEAD: Exactness = Exactness::Head { num_tokens: 16 };
+
+/// Text, a document of 40 tokens, one of 5, and a question; blocks have 16 tokens.
+fn prompt() -> Vec<Part> {
+    vec![text("Read: "), doc(&"The pilot boat leaves at 6. ".repeat(2)[..40]), doc("short"), text("When?")]
+}
+
+fn asked(exactness: Exactness, parts: Vec<Part>) -> GenerateRequest {
+    GenerateRequest { exactness, ..request(parts, 6) }
+}
+
+/// What the fake executor says to `context`.
+fn says(context: Vec<Placed>) -> Vec<TokenId> {
+    expected_placed(context, None, VOCAB_SIZE, 6)
+}
+
+/// The prompt with its documents where `starts` says, texts as they are in one context but the last at `last`.
+fn at(starts: [u32; 2], last: u32) -> Vec<Placed> {
+    let mut context = place(&logical(&prompt()), AttentionMode::Block);
+    (context[1].start, context[2].start, context[3].start) = (starts[0], starts[1], last);
+    context
+}
+
+/// Views of documents that the steps of `rig` read: storage, blocks and range.
+fn document_reads(rig: &Rig) -> HashSet<(u64, Vec<BlockId>, u32, u32)> {
+    let inputs = rig.probe.inputs();
+    let views = inputs.iter().flat_map(|input| {
+        let entry = |view: &SegmentView| {
+            (view.handle.0, input.blocks_of(view).to_vec(), view.first_seen, view.num_tokens)
+        };
+        input.segments.iter().map(entry).collect::<Vec<_>>()
+    });
+    views.collect()
+}
+
+#[test]
+fn a_head_is_computed_in_the_requests_context_and_the_rest_is_read_where_it_lies() {
+    let rig = free(RigOptions::default());
+    let block = answer(&rig.handle, asked(Exactness::Block, prompt()));
+    let copies: Vec<Vec<BlockId>> = {
+        let reads = document_reads(&rig);
+        reads.into_iter().filter(|read| read.3 == 40).map(|read| read.1).collect()
+    };
+    let reply = answer(&rig.handle, asked(HEAD, prompt()));
+    let [read, long, short, question] = &place(&logical(&prompt()), AttentionMode::Block)[..] else {
+        panic!("four parts");
+    };
+    let head = Placed::new(SegmentKind::Text, long.tokens[..16].to_vec(), long.start);
+    let rest = Placed { seen: Some(TokenRange { first: 16, end: 40 }), ..long.clone() };
+    // The second document is shorter than a head.
+    let whole = Placed { kind: SegmentKind::Text, ..short.clone() };
+    assert_eq!(reply.ids(), says(vec![read.clone(), head, rest, whole, question.clone()]));
+    assert_ne!(reply.ids(), block.ids());
+
+    // One copy: the view reads the blocks that the document was encoded to.
+    assert!(document_reads(&rig).iter().any(|read| read.2 == 16 && read.3 == 40 && copies.contains(&read.1)));
+    let usage = reply.usage();
+    assert_eq!((usage.prompt_tokens, usage.recomputed_tokens), (6 + 40 + 5 + 5, 16 + 5));
+    // The head, the short document and the question; the text in front and 24 tokens of the copy were there.
+    assert_eq!((usage.computed_prompt_tokens, usage.cached_prompt_tokens), (16 + 5 + 5, 6 + 24));
+    let outcomes: Vec<_> = reply.parts.iter().map(|part| part.outcome).collect();
+    assert_eq!(outcomes, [Hit, Hit, Miss, Miss], "a document is what its copy is");
+    assert_eq!(reply.parts[1].document_key, block.parts[1].document_key);
+
+    let again = answer(&rig.handle, asked(HEAD, prompt()));
+    assert_eq!((again.ids(), again.usage().computed_prompt_tokens), (reply.ids(), 1), "overlays are cached");
+    assert_eq!(again.usage().recomputed_tokens, usage.recomputed_tokens);
+}
+
+#[test]
+fn a_request_that_computes_copy_and_head_counts_both() {
+    let rig = free(RigOptions::default());
+    let usage = answer(&rig.handle, asked(HEAD, prompt())).usage();
+    assert_eq!((usage.prompt_tokens, usage.cached_prompt_tokens), (56, 0));
+    assert_eq!(usage.computed_prompt_tokens, 56 + 16);
+}
+
+#[test]
+fn the_ends_of_the_ladder_are_the_two_modes() {
+    let rig = free(RigOptions::default());
+    let ends = [(0, AttentionMode::Block), (40, AttentionMode::Full), (u32::MAX, AttentionMode::Full)];
+    for (num_tokens, mode) in ends {
+        let reply = answer(&rig.handle, asked(Exactness::Head { num_tokens }, prompt()));
+        assert_eq!(reply.ids(), expected(&prompt(), mode, 6));
+    }
+    let alone = prompt()[1..].to_vec();
+    let reply = answer(&rig.handle, asked(Exactness::Preamble, alone.clone()));
+    assert_eq!(reply.ids(), expected(&alone, AttentionMode::Block, 6));
+}
+
+#[test]
+fn a_preamble_is_seen_by_documents_that_are_cached_behind_it_at_any_place() {
+    let rig = free(RigOptions::default());
+    let context = |mut context: Vec<Placed>| {
+        for document in context.iter_mut().filter(|placed| placed.kind == SegmentKind::Document) {
+            document.num_preamble = 1;
+        }
+        says(context)
+    };
+    let [read, long, short, question] = &prompt()[..] else { panic!("four parts") };
+    let turned = vec![read.clone(), short.clone(), long.clone(), question.clone()];
+    for (parts, num_computed) in [(prompt(), 56), (turned, 5)] {
+        let reply = answer(&rig.handle, asked(Exactness::Preamble, parts.clone()));
+        assert_eq!(reply.ids(), context(place(&logical(&parts), AttentionMode::Block)));
+        assert_ne!(reply.ids(), expected(&parts, AttentionMode::Block, 6));
+        assert_eq!(reply.usage().computed_prompt_tokens, num_computed);
+        assert_eq!(reply.usage().recomputed_tokens, 0);
+    }
+    // Behind another text it is another copy.
+    let mut other = prompt();
+    other[0] = text("Recite");
+    let usage = answer(&rig.handle, asked(Exactness::Preamble, other)).usage();
+    assert_eq!((usage.documents_reused, usage.cached_prompt_tokens), (0, 0));
+}
+
+#[test]
+fn a_begin_token_in_front_of_documents_is_a_preamble() {
+    let rig = free(RigOptions { bos: Bos::Add, ..RigOptions::default() });
+    let parts = prompt()[1..].to_vec();
+    let first = answer(&rig.handle, asked(Exactness::Preamble, parts.clone()));
+    let block = answer(&rig.handle, asked(Exactness::Block, parts));
+    assert_ne!(first.ids(), block.ids());
+    assert_eq!(block.usage().documents_reused, 0, "a copy that saw the token is another copy");
+}
+
+#[test]
+fn placements_move_documents_and_share_their_copies() {
+    let rig = free(RigOptions::default());
+    answer(&rig.handle, asked(Exactness::Block, prompt()));
+    let placements = [
+        (Placement::Consecutive, at([6, 46], 51)),
+        (Placement::Local, at([0, 0], 51)),
+        (Placement::Parallel, at([6, 6], 46)),
+    ];
+    for (placement, context) in placements {
+        let asked = GenerateRequest { placement, ..asked(Exactness::Block, prompt()) };
+        let reply = answer(&rig.handle, asked);
+        assert_eq!(reply.ids(), says(context), "{placement:?}");
+        assert_eq!(reply.usage().documents_reused, 2);
+    }
+}
+
+#[test]
+fn what_cannot_go_together_is_refused_by_its_field() {
+    let rig = free(RigOptions::default());
+    let refused = |exactness, placement| {
+        let asked = GenerateRequest { placement, ..asked(exactness, prompt()) };
+        match rig.handle.submit(asked) {
+            Err(EngineError::Param(error)) => error.field,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(refused(Exactness::Full, Placement::Local), "placement");
+    assert_eq!(refused(HEAD, Placement::Parallel), "placement");
+    assert_eq!(refused(Exactness::Selective { percent: 101 }, Placement::Consecutive), "exactness");
+}
