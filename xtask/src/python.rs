@@ -1,4 +1,5 @@
-//! Runs the Python example against a real server: the API as a stranger sees it.
+//! Runs the Python example against a real server, the API as a stranger sees it, and the tests of the tuning recipe that need no
+//! torch.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use crate::ci::{FEATURES, Outcome};
 use crate::shell;
 
 const EXAMPLE: &str = "docs/examples/python";
+const RECIPE: &str = "docs/recipes/block-finetune";
 /// Long enough for a loaded machine, short enough to fail rather than hang.
 const PATIENCE: Duration = Duration::from_secs(180);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
@@ -28,6 +30,7 @@ pub(crate) fn run(root: &Path) -> Result<Outcome> {
         Ok(python) => python,
         Err(why) => return Ok(Outcome::Skipped(why)),
     };
+    shell::run(shell::tool(root, &python).arg(Path::new(RECIPE).join("test_template.py")))?;
     let mut server = Server::start(root, &binary(root)?)?;
     let mut command = shell::tool(root, &python);
     command.arg(Path::new(EXAMPLE).join("ask.py")).arg(&server.url);
@@ -37,10 +40,10 @@ pub(crate) fn run(root: &Path) -> Result<Outcome> {
         ensure!(output.contains(expected), "the example did not print {expected:?}");
     }
     server.drain()?;
-    Ok(Outcome::Passed("the example ran and the server drained".into()))
+    Ok(Outcome::Passed("the recipe has the engine's template, the example ran and the server drained".into()))
 }
 
-/// The interpreter of a virtual environment with the example's packages, or why there is none.
+/// The interpreter of a virtual environment with the packages of both, or why there is none.
 fn environment(root: &Path) -> Result<Result<PathBuf, String>> {
     if !shell::succeeds(shell::tool(root, "python3").arg("--version")) {
         return Ok(Err("python3 is not installed".into()));
@@ -61,11 +64,13 @@ fn environment(root: &Path) -> Result<Result<PathBuf, String>> {
         "--only-binary",
         ":all:",
     ]);
-    install
-        .args(["--retries", "1", "--timeout", "10", "-r"])
-        .arg(Path::new(EXAMPLE).join("requirements.txt"));
+    install.args(["--retries", "1", "--timeout", "10"]);
+    for list in [Path::new(EXAMPLE).join("requirements.txt"), Path::new(RECIPE).join("requirements-test.txt")]
+    {
+        install.arg("-r").arg(list);
+    }
     if shell::run(&mut install).is_err() {
-        return Ok(Err("the packages of the example cannot be installed here".into()));
+        return Ok(Err("the packages of the example and the recipe cannot be installed here".into()));
     }
     Ok(Ok(python))
 }

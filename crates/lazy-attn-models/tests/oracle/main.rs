@@ -6,3 +6,4 @@ mod golden;
 mod properties;
 mod support;
 mod tolerance;
+mod tuned;
