@@ -26,7 +26,7 @@ pub mod rng;
 pub mod scenario;
 pub mod tiny;
 
-pub use cost::{CostExecutor, CostModel, CostProbe, StepCost};
+pub use cost::{CostExecutor, CostProbe, StepCost};
 pub use deferred::DeferredExecutor;
 pub use driver::{Player, Pool, RunSpec, StepBuilder, StoredSegment};
 pub use fake::{FakeConfig, FakeExecutor, FakeProbe, RowSampler, expected_tokens};

@@ -1,6 +1,7 @@
-//! Ids, units, segments, sampling parameters and the executor contract of the LazyAttention engine.
+//! Ids, units, segments, sampling parameters, the executor contract of the LazyAttention engine and what a step of it costs.
 //!
-//! This crate is the vocabulary every other crate speaks; it holds no algorithm beyond validation and hashing.
+//! This crate is the vocabulary every other crate speaks; it holds no algorithm beyond validation, hashing and the arithmetic
+//! of what a step costs.
 //! Reading order:
 //!
 //! * [`ids`]: opaque ids and units (tokens, blocks, positions) as newtypes.
@@ -10,8 +11,10 @@
 //! * [`sampling`]: how tokens are chosen and when a sequence ends.
 //! * [`vocab`]: what a model file says about its tokenizer, as plain data.
 //! * [`exec`]: the contract between the control plane and the data plane.
+//! * [`cost`]: what a step would cost on a device.
 
 pub mod context;
+pub mod cost;
 pub mod exactness;
 pub mod exec;
 pub mod ids;
@@ -20,6 +23,7 @@ pub mod segment;
 pub mod vocab;
 
 pub use context::{Context, ContextBuilder};
+pub use cost::{CostModel, StepSize};
 pub use exactness::{ContextRules, Exactness, Placement};
 pub use exec::{
     Capability, CarriedToken, ExecError, Executor, ExecutorInfo, OutputKind, OutputRow, RowSampling, Run,

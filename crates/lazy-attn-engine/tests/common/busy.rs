@@ -4,10 +4,10 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use lazy_attn_engine::{Engine, EngineConfig, EngineParts, Event, GenerateRequest, Part, PartContent};
-use lazy_attn_testkit::{CostExecutor, CostModel, StepCost};
+use lazy_attn_testkit::{CostExecutor, StepCost};
 use lazy_attn_types::sampling::EndTokens;
 use lazy_attn_types::{
-    Capability, ExecError, Executor, ExecutorInfo, StepInput, StepOutput, StopParams, TokenId,
+    Capability, CostModel, ExecError, Executor, ExecutorInfo, StepInput, StepOutput, StopParams, TokenId,
 };
 
 use super::vocab::{Bos, byte_tokenizer};
