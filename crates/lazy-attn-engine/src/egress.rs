@@ -117,6 +117,10 @@ impl LiveRequest {
         &self.job.sequences
     }
 
+    pub(crate) fn context(&self) -> &Context {
+        &self.job.context
+    }
+
     /// Where the documents stand in the context.
     pub(crate) fn documents(&self) -> &[usize] {
         &self.job.documents

@@ -13,6 +13,7 @@ use tokio::sync::mpsc::unbounded_channel;
 use crate::command::{Command, Job, QueuePlace};
 use crate::end::{End, EndMark};
 use crate::intake::{Intake, Prepared};
+use crate::rankings::Rankings;
 use crate::sample::Sample;
 use crate::sampling::SequenceSeed;
 use crate::step_loop::StepLoop;
@@ -58,6 +59,7 @@ pub(crate) struct Shared {
     end_tokens: Vec<TokenId>,
     info: ExecutorInfo,
     intake: Intake,
+    pub(crate) rankings: Arc<Rankings>,
     num_waiting: Arc<AtomicUsize>,
     next_request: AtomicU64,
     next_sequence: AtomicU64,
@@ -84,13 +86,17 @@ impl Engine {
         let kv = KvCache::new(config.kv(&info));
         let scheduler = Scheduler::new(config.scheduler(&info), kv)
             .map_err(|error| EngineError::Invalid { field: "engine".into(), problem: error.to_string() })?;
+        let rankings = Arc::new(Rankings::default());
+        let max_parts = config.max_parts;
+        let intake = Intake::new(Arc::clone(&tokenizer), executor.as_ref(), Arc::clone(&rankings), max_parts);
         let shared = Arc::new(Shared {
             config,
             clock,
             observer,
             end_tokens,
             stats: Mutex::new(EngineStats { sched: scheduler.stats(), ..EngineStats::default() }),
-            intake: Intake::new(Arc::clone(&tokenizer), executor.as_ref(), config.max_parts),
+            intake,
+            rankings,
             tokenizer,
             info,
             num_waiting: Arc::default(),

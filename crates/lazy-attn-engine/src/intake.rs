@@ -6,12 +6,14 @@ use std::time::Duration;
 use lazy_attn_kv::Scope;
 use lazy_attn_sched::blocks_needed;
 use lazy_attn_text::Tokenizer;
+use lazy_attn_types::segment::ContextError;
 use lazy_attn_types::{
     AttentionMode, Context, ContextBuilder, ContextRules, Exactness, Executor, ExecutorInfo, Fingerprint,
     KeySpace, OutputParams, ParamError, RequestId, SamplingParams, SegmentKey, SegmentKind, StopParams,
     TenantSalt, TokenId,
 };
 
+use crate::rankings::Rankings;
 use crate::{CacheUse, EncodeRequest, EngineError, GenerateRequest, Part, PartContent, Pin};
 
 /// A part of the prompt after tokenisation.
@@ -83,6 +85,7 @@ impl Prepared {
 pub(crate) struct Intake {
     tokenizer: Arc<Tokenizer>,
     info: ExecutorInfo,
+    rankings: Arc<Rankings>,
     /// Whether documents can be seen in part.
     shows_parts: bool,
     fingerprint: Fingerprint,
@@ -90,12 +93,17 @@ pub(crate) struct Intake {
 }
 
 impl Intake {
-    pub(crate) fn new(tokenizer: Arc<Tokenizer>, executor: &dyn Executor, max_parts: usize) -> Intake {
+    pub(crate) fn new(
+        tokenizer: Arc<Tokenizer>,
+        executor: &dyn Executor,
+        rankings: Arc<Rankings>,
+        max_parts: usize,
+    ) -> Intake {
         let (info, shows_parts) = (executor.info().clone(), executor.shows_parts());
         let tokenizer_fingerprint = tokenizer.fingerprint();
         let fingerprint =
             Fingerprint::of(&[("executor", &info.fingerprint.0), ("tokenizer", &tokenizer_fingerprint.0)]);
-        Intake { tokenizer, info, shows_parts, fingerprint, max_parts }
+        Intake { tokenizer, info, rankings, shows_parts, fingerprint, max_parts }
     }
 
     pub(crate) fn prepare(&self, request: GenerateRequest) -> Result<Prepared, EngineError> {
@@ -185,7 +193,7 @@ impl Intake {
         for (index, part) in request.parts.iter().enumerate() {
             let tokens = self.tokens(index, part)?;
             let num_tokens = tokens.len() as u32; // the builder bounds it by `Position::MAX`
-            let segment = builder.push(kind(part), tokens);
+            let segment = self.push(&mut builder, request, (kind(part), tokens));
             let segment = segment.map_err(|error| invalid(&format!("parts[{index}]"), error))?;
             pushed.push((num_tokens, segment));
         }
@@ -203,11 +211,32 @@ impl Intake {
             let problem = "this model on this device reads documents whole; use block, preamble or full";
             return Err(invalid("exactness", problem));
         }
-        if let Exactness::Selective { percent: 1.. } = request.exactness {
-            let problem = "selective needs measured keys, which this engine does not have; use head";
-            return Err(invalid("exactness", problem));
+        match (request.exactness, self.rankings.refusal()) {
+            (Exactness::Selective { percent: 1.. }, Some(reason)) => {
+                let problem = format!("selective needs keys to be compared, and {reason}; use head");
+                Err(invalid("exactness", problem))
+            }
+            _ => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Appends a part. Of a document that was measured before, the tokens are chosen that are computed again.
+    fn push(
+        &self,
+        builder: &mut ContextBuilder,
+        request: &GenerateRequest,
+        (kind, tokens): (SegmentKind, Arc<[TokenId]>),
+    ) -> Result<usize, ContextError> {
+        if let (Exactness::Selective { percent: percent @ 1.. }, SegmentKind::Document) =
+            (request.exactness, kind)
+        {
+            let key = KeySpace::new(request.tenant, self.fingerprint).document(&tokens);
+            let size = (tokens.len() as u32, self.info.block_size); // the builder bounds it by `Position::MAX`
+            if let Some(ranges) = self.rankings.choose(key, percent, size) {
+                return builder.push_document(tokens, &ranges);
+            }
+        }
+        builder.push(kind, tokens)
     }
 
     fn rules(&self, request: &GenerateRequest) -> ContextRules {

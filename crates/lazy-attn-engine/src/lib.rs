@@ -6,6 +6,7 @@
 //! * [`request`]: what a client asks and gets back.
 //! * [`config`], [`clock`]: bounds and time, both injected.
 //! * [`handle`]: starting an engine, submitting, reading statistics.
+//! * `rankings`: which tokens of a document are worth computing again.
 //! * `intake`: a request becomes a context, on the submitting thread.
 //! * `step_loop`: plan, execute, commit, over and over; two steps in flight if the executor can.
 //! * [`mod@flatten`]: a plan becomes the arrays of the executor.
@@ -26,6 +27,7 @@ pub mod flatten;
 pub mod handle;
 mod intake;
 pub mod observe;
+mod rankings;
 pub mod request;
 mod sample;
 pub mod sampling;

@@ -111,11 +111,27 @@ impl Observer for Unobserved {
     fn observe(&self, _observation: &Observation<'_>) {}
 }
 
+/// A view of a document that a row reads.
+#[derive(Debug, Clone, Copy)]
+struct Read {
+    /// Which document and who reads it, one number to sort by.
+    reading: u128,
+    num_seen: u32,
+    /// Tokens of the document.
+    num_tokens: u32,
+}
+
+impl Read {
+    fn is_of_document(&self, other: &Read) -> bool {
+        self.reading >> 64 == other.reading >> 64
+    }
+}
+
 /// Measures the steps; keeps its memory from one to the next.
 pub(crate) struct StepMeter {
     pub(crate) observer: Arc<dyn Observer>,
-    /// Documents that the rows of the planned step read and who reads them, one number to sort by, and their lengths.
-    read: Vec<(u128, u32)>,
+    /// Documents that the rows of the planned step read.
+    read: Vec<Read>,
     /// Whose runs the planned step has.
     sequences: Vec<SequenceId>,
 }
@@ -136,9 +152,13 @@ impl StepMeter {
     pub(crate) fn plan(&mut self, run: &PlannedRun, documents: &[usize]) {
         self.sequences.push(run.sequence);
         if run.work.wants_logits() {
-            let placed = documents.iter().filter_map(|&index| run.context.get(index));
-            self.read
-                .extend(placed.map(|document| (reading(document.handle, run.sequence), document.num_tokens)));
+            let views = documents.iter().filter_map(|&index| run.context.get(index));
+            let views = views.filter(|view| view.seen.num_tokens() > 0);
+            self.read.extend(views.map(|view| Read {
+                reading: reading(view.handle, run.sequence),
+                num_seen: view.seen.num_tokens(),
+                num_tokens: view.num_tokens,
+            }));
         }
     }
 
@@ -148,14 +168,18 @@ impl StepMeter {
         self.sequences.dedup();
         let num_sequences = self.sequences.len() as u32; // bounded by `EngineConfig::max_running`
         self.observer.observe(&Observation::Step { took, num_tokens: plan.num_tokens(), num_sequences });
-        self.read.sort_unstable_by_key(|(reading, _)| *reading);
+        self.read.sort_unstable_by_key(|read| read.reading);
         let (mut attended_tokens, mut distinct_tokens) = (0, 0);
-        for group in self.read.chunk_by(|a, b| a.0 >> 64 == b.0 >> 64) {
-            let num_tokens = u64::from(group[0].1);
-            attended_tokens += num_tokens * group.len() as u64;
-            distinct_tokens += num_tokens;
-            // A context may hold a document twice.
-            let num_sequences = group.chunk_by(|a, b| a.0 == b.0).count() as u32;
+        for group in self.read.chunk_by(Read::is_of_document) {
+            // A context may hold a document twice, or several views of it.
+            let (mut num_sequences, mut most_seen) = (0, 0);
+            for of_sequence in group.chunk_by(|a, b| a.reading == b.reading) {
+                let num_seen: u64 = of_sequence.iter().map(|read| u64::from(read.num_seen)).sum();
+                attended_tokens += num_seen;
+                most_seen = num_seen.max(most_seen);
+                num_sequences += 1;
+            }
+            distinct_tokens += most_seen.min(u64::from(group[0].num_tokens));
             self.observer.observe(&Observation::DocumentGroup { num_sequences });
         }
         if distinct_tokens > 0 {

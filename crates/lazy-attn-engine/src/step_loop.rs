@@ -1,5 +1,6 @@
 //! Plan, execute, commit, over and over, on one thread.
 
+mod measure;
 mod overlap;
 
 use std::collections::{HashMap, VecDeque};
@@ -302,6 +303,7 @@ impl StepLoop {
                 live.encoded(run, now);
             }
         }
+        self.measure_documents(&plan);
         self.scheduler.commit(plan, &outcomes, now);
         for (request, error) in failures {
             self.fail(request, error);

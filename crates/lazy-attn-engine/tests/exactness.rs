@@ -4,14 +4,14 @@ mod common;
 
 use std::collections::HashSet;
 
-use common::{Bos, Rig, RigOptions, VOCAB_SIZE, answer, doc, expected, free, logical, request, text};
+use common::{Bos, Rig, RigOptions, VOCAB_SIZE, answer, doc, expected, free, logical, read, request, text};
 use lazy_attn_engine::PartOutcome::{Hit, Miss};
 use lazy_attn_engine::{EngineError, GenerateRequest, Part};
 use lazy_attn_testkit::fake::expected_placed;
 use lazy_attn_testkit::part::Placed;
 use lazy_attn_testkit::place;
 use lazy_attn_types::{
-    AttentionMode, BlockId, Exactness, Placement, SegmentKind, SegmentView, TokenId, TokenRange,
+    AttentionMode, BlockId, Capability, Exactness, Placement, SegmentKind, SegmentView, TokenId, TokenRange,
 };
 
 const HEAD: Exactness = Exactness::Head { num_tokens: 16 };
@@ -137,6 +137,50 @@ fn a_begin_token_in_front_of_documents_is_a_preamble() {
     let block = answer(&rig.handle, asked(Exactness::Block, parts));
     assert_ne!(first.ids(), block.ids());
     assert_eq!(block.usage().documents_reused, 0, "a copy that saw the token is another copy");
+}
+
+#[test]
+fn a_selective_request_measures_what_it_meets_first_and_chooses_from_then_on() {
+    let rig = free(RigOptions::default());
+    let selective = |percent| asked(Exactness::Selective { percent }, prompt());
+    let first = answer(&rig.handle, selective(33));
+    assert_eq!(first.ids(), expected(&prompt(), AttentionMode::Full, 6), "it is exact");
+    assert_eq!(first.usage().recomputed_tokens, 40 + 5);
+    // Everything in the fake executor's documents saw something else, so that blocks come in their order: a third of three
+    // blocks is the first, and the only block of the other document.
+    let second = answer(&rig.handle, selective(33));
+    let head = answer(&rig.handle, asked(HEAD, prompt()));
+    assert_eq!((second.ids(), second.usage().recomputed_tokens), (head.ids(), 16 + 5));
+    assert_eq!(second.usage().documents_reused, 1, "the copy was made beside the measurement");
+    assert_eq!(answer(&rig.handle, selective(34)).usage().recomputed_tokens, 32 + 5);
+    assert_eq!(answer(&rig.handle, selective(100)).ids(), first.ids());
+    assert_eq!(answer(&rig.handle, selective(0)).ids(), expected(&prompt(), AttentionMode::Block, 6));
+
+    // A document it has not met yet is measured beside those it has.
+    let mut other = prompt();
+    other.insert(2, doc("another document, of more than a block"));
+    let mixed = answer(&rig.handle, asked(Exactness::Selective { percent: 33 }, other)).usage();
+    assert_eq!(mixed.recomputed_tokens, 16 + 38 + 5);
+}
+
+#[test]
+fn samples_and_streams_of_a_measured_prompt_give_its_tokens() {
+    for capability in [Capability::Logits, Capability::Samples, Capability::Overlaps] {
+        let rig = free(RigOptions { capability, ..RigOptions::default() });
+        let selective = || asked(Exactness::Selective { percent: 33 }, prompt());
+        let streams: Vec<_> = (0..3).map(|_| rig.handle.submit(selective()).unwrap()).collect();
+        let full = expected(&prompt(), AttentionMode::Full, 6);
+        let head = answer(&rig.handle, asked(HEAD, prompt())).ids();
+        for stream in streams {
+            let reply = read(stream);
+            let is_measuring = reply.usage().recomputed_tokens == 45;
+            assert_eq!(&reply.ids(), if is_measuring { &full } else { &head });
+        }
+        let chosen = answer(&rig.handle, selective());
+        assert_eq!((chosen.ids(), chosen.usage().recomputed_tokens), (head, 16 + 5));
+        let stats = rig.handle.settled_stats().unwrap();
+        assert_eq!((stats.steps_failed, stats.sched.kv.blocks_leased), (0, 0));
+    }
 }
 
 #[test]

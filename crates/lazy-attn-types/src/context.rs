@@ -42,6 +42,13 @@ impl Context {
         self.segments.iter().map(|segment| segment.seen().num_tokens()).sum::<u32>() + 1
     }
 
+    /// Documents that are text of this context beside a copy of which nothing is seen: where the text and the copy stand among
+    /// the segments.
+    pub fn measured(&self) -> impl Iterator<Item = (usize, usize)> {
+        let hidden = |(_, segment): &(usize, &Segment)| segment.seen.num_tokens() == 0;
+        self.segments.iter().enumerate().filter(hidden).map(|(copy, _)| (copy - 1, copy))
+    }
+
     /// Document tokens that are text of this context instead of a shared copy.
     #[must_use]
     pub fn num_recomputed_tokens(&self) -> u32 {
@@ -112,7 +119,9 @@ impl ContextBuilder {
     }
 
     /// Appends a part and tells which segment stands for it: of a document its shared copy, where there is one. Under
-    /// [`Exactness::Full`] a document part is text; under [`Exactness::Head`] its first tokens are.
+    /// [`Exactness::Full`] a document part is text; under [`Exactness::Head`] its first tokens are. Under
+    /// [`Exactness::Selective`] it is text too, beside a copy of which nothing is seen, so that the keys of both can be compared;
+    /// once they have been, [`ContextBuilder::push_document`] takes what is to be computed again.
     ///
     /// # Errors
     /// [`ContextError::EmptyPart`] if `tokens` is empty, [`ContextError::TooLong`] past [`Position::MAX`].
@@ -127,6 +136,7 @@ impl ContextBuilder {
                 let end = end.unwrap_or(u32::MAX).min(tokens.len() as u32);
                 self.push_document(tokens, &[TokenRange { first: 0, end }])
             }
+            (SegmentKind::Document, Exactness::Selective { percent: 1.. }) => self.push_measured(tokens),
             (SegmentKind::Document, _) => self.push_document(tokens, &[]),
             (SegmentKind::Text, _) => self.push_text(tokens),
         }
@@ -175,6 +185,16 @@ impl ContextBuilder {
         Ok(representative.unwrap_or(first_index))
     }
 
+    /// Appends a document as text of this context, and its copy behind it, of which nothing is seen.
+    fn push_measured(&mut self, tokens: Arc<[TokenId]>) -> Result<usize, ContextError> {
+        let num_tokens = tokens.len() as u32;
+        self.push_document(Arc::clone(&tokens), &[TokenRange::whole(num_tokens)])?;
+        let start = self.segments.last().map_or(Position(0), |text| text.start);
+        let view = self.view(tokens, start, TokenRange::whole(0));
+        self.segments.push(view);
+        Ok(self.segments.len() - 1)
+    }
+
     fn push_text(&mut self, tokens: Arc<[TokenId]>) -> Result<usize, ContextError> {
         if let Some(group) = self.group.take() {
             self.next_start = group.end;
@@ -194,16 +214,20 @@ impl ContextBuilder {
         if seen.first == seen.end {
             return None;
         }
+        let view = self.view(Arc::clone(tokens), start, seen);
+        self.segments.push(view);
+        Some(self.segments.len() - 1)
+    }
+
+    fn view(&self, tokens: Arc<[TokenId]>, start: Position, seen: TokenRange) -> Segment {
         let num_preamble = match self.rules.exactness {
             Exactness::Preamble => {
                 self.segments.iter().take_while(|segment| segment.kind == SegmentKind::Text).count()
             }
             _ => 0,
         };
-        let key = self.keys.document_behind(&self.segments[..num_preamble], tokens);
-        let (kind, tokens) = (SegmentKind::Document, Arc::clone(tokens));
-        self.segments.push(Segment { kind, tokens, key, start, seen, num_preamble });
-        Some(self.segments.len() - 1)
+        let key = self.keys.document_behind(&self.segments[..num_preamble], &tokens);
+        Segment { kind: SegmentKind::Document, tokens, key, start, seen, num_preamble }
     }
 
     fn text(&self, tokens: Arc<[TokenId]>, start: Position) -> Segment {
@@ -396,6 +420,21 @@ mod tests {
         let want = [(Document, 0, 0, 4), (Text, 4, 0, 4), (Document, 0, 8, 12), (Text, 12, 0, 1)];
         assert_eq!(layout(&middle), want);
         assert_ne!(whole.segments()[1].key(), middle.segments()[3].key());
+    }
+
+    #[test]
+    fn a_document_that_is_to_be_measured_is_text_beside_a_hidden_copy() {
+        let measured = context(rung(Exactness::Selective { percent: 10 }), &PROMPT);
+        let (block, full) =
+            (context(rung(Exactness::Block), &PROMPT), context(rung(Exactness::Full), &PROMPT));
+        assert_eq!(measured.measured().collect::<Vec<_>>(), [(1, 2), (3, 4)]);
+        assert_eq!(measured.segments()[2].key(), block.segments()[1].key());
+        assert_eq!(measured.segments()[1].key(), full.segments()[1].key());
+        assert_eq!(measured.num_prompt_tokens(), full.num_prompt_tokens());
+        assert_eq!(measured.num_recomputed_tokens(), full.num_recomputed_tokens());
+        assert_eq!(measured.tail_start(), full.tail_start());
+        assert_eq!(context(rung(Exactness::Selective { percent: 0 }), &PROMPT), block);
+        assert_eq!(full.measured().count() + block.measured().count(), 0);
     }
 
     #[test]

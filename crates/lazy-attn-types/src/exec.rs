@@ -183,6 +183,17 @@ pub enum ExecError {
     DeviceLost(String),
 }
 
+/// The block lists of two segments with the same tokens.
+#[derive(Debug, Clone, Copy)]
+pub struct BlockPairs<'a> {
+    /// Whose keys are looked at.
+    pub keys: &'a [BlockId],
+    /// What they are compared with, as many blocks.
+    pub originals: &'a [BlockId],
+    /// Tokens of each segment.
+    pub num_tokens: u32,
+}
+
 /// Runs steps. Owns weights and KV store; knows nothing of requests, documents or tenants.
 ///
 /// [`Executor::execute`] runs one step after the other. An executor whose capability is [`Capability::Overlaps`] is driven by
@@ -198,6 +209,17 @@ pub trait Executor: Send {
     /// forwards this too.
     fn shows_parts(&self) -> bool {
         true
+    }
+
+    /// How far the keys of one segment are from those of another with the same tokens: per block the mean over layers of the
+    /// squared distance over the squared length. Both are as steps that have ended left them. An executor that forwards to
+    /// another one forwards this too.
+    ///
+    /// # Errors
+    /// [`ExecError::Failed`] if it cannot tell, as by default.
+    fn key_deviation(&mut self, blocks: BlockPairs<'_>) -> Result<Vec<f32>, ExecError> {
+        let _ = blocks;
+        Err(ExecError::Failed("this executor does not compare keys".into()))
     }
 
     /// Writes the KV of every token of `input`, and returns the rows of `input.output_tokens`.

@@ -26,8 +26,8 @@ pub use context::{Context, ContextBuilder};
 pub use cost::{CostModel, StepSize};
 pub use exactness::{ContextRules, Exactness, Placement};
 pub use exec::{
-    Capability, CarriedToken, ExecError, Executor, ExecutorInfo, OutputKind, OutputRow, RowSampling, Run,
-    SampledRow, SegmentHandle, SegmentView, StepInput, StepOutput,
+    BlockPairs, Capability, CarriedToken, ExecError, Executor, ExecutorInfo, OutputKind, OutputRow,
+    RowSampling, Run, SampledRow, SegmentHandle, SegmentView, StepInput, StepOutput,
 };
 pub use ids::{BlockId, BlockSize, Position, RequestId, SequenceId, Timestamp, TokenId};
 pub use sampling::{OutputParams, ParamError, SamplingParams, StopParams};

@@ -26,14 +26,14 @@ fn scenarios() -> impl Strategy<Value = Scenario> {
     let tokens = prop_oneof![Just(1u32), 1u32..5, 17u32..40];
     let request = (prop::collection::vec(any::<prop::sample::Index>(), 0..4), 0u32..40, tokens, 0u32..1000);
     let window = prop_oneof![2 => Just(None), 1 => (1u32..900).prop_map(Some)];
-    (shape, documents, prop::collection::vec(request, 1..4), window).prop_map(
-        |(shape, documents, requests, window)| {
+    (shape, documents, prop::collection::vec(request, 1..4), window, 0u32..6).prop_map(
+        |(shape, documents, requests, window, views)| {
             let mut scenario = Scenario::new(shape, &documents);
             for (chosen, num_stored, num_tokens, base) in requests {
                 let chosen: Vec<usize> = chosen.iter().map(|index| index.index(documents.len())).collect();
                 scenario = scenario.request(base, &chosen, num_stored, num_tokens);
             }
-            Scenario { window, ..scenario }
+            Scenario { window, ..scenario.with_views(views) }
         },
     )
 }

@@ -32,33 +32,36 @@ fn cases() -> impl Strategy<Value = Case> {
         0u32..300,
         prop_oneof![2 => Just(None), 1 => (1u32..900).prop_map(NonZeroU32::new)],
     );
-    (documents, prop::collection::vec(request, 0..6), config).prop_map(|(documents, requests, config)| {
-        let mut scenario = Scenario::new(SHAPE, &documents);
-        for (chosen, num_stored, num_tokens) in requests {
-            let chosen: Vec<usize> = chosen.iter().map(|index| index.index(documents.len())).collect();
-            scenario = scenario.request(num_stored, &chosen, num_stored, num_tokens);
-            for (place, &document) in chosen.iter().enumerate() {
-                // Some views are whole, some begin behind a block or two, some end early, some show nothing.
-                let length = documents[document];
-                let first = (num_stored % 3 * 16 * place as u32).min(length) / 16 * 16;
-                let end = length - (length - first) / (1 + num_tokens % 5);
-                let range = if num_stored % 4 == 0 { 0..length } else { first..end.max(first) };
-                scenario = scenario.seeing(place, range);
+    (documents, prop::collection::vec(request, 0..6), config, 0u32..6).prop_map(
+        |(documents, requests, config, views)| {
+            let mut scenario = Scenario::new(SHAPE, &documents);
+            for (chosen, num_stored, num_tokens) in requests {
+                let chosen: Vec<usize> = chosen.iter().map(|index| index.index(documents.len())).collect();
+                scenario = scenario.request(num_stored, &chosen, num_stored, num_tokens);
             }
-        }
-        let (unit_tokens, per_unit, target_items, max_item_tokens, max_shared_run_tokens, min_shared, window) = config;
-        let config = PlanConfig {
-            block_size: BlockSize::DEFAULT,
-            unit_tokens,
-            partials: if per_unit { PartialsPer::Unit } else { PartialsPer::Item },
-            target_items,
-            max_item_tokens,
-            max_shared_run_tokens,
-            min_shared_tokens: min_shared,
-            window,
-        };
-        Case { scenario, config }
-    })
+            let scenario = scenario.with_views(views);
+            let (
+                unit_tokens,
+                per_unit,
+                target_items,
+                max_item_tokens,
+                max_shared_run_tokens,
+                min_shared,
+                window,
+            ) = config;
+            let config = PlanConfig {
+                block_size: BlockSize::DEFAULT,
+                unit_tokens,
+                partials: if per_unit { PartialsPer::Unit } else { PartialsPer::Item },
+                target_items,
+                max_item_tokens,
+                max_shared_run_tokens,
+                min_shared_tokens: min_shared,
+                window,
+            };
+            Case { scenario, config }
+        },
+    )
 }
 
 /// Every (token, handle, local index, distance) the contract lets a query see, and how often.

@@ -78,6 +78,64 @@ fn sampling_is_repeatable_by_its_seed() {
     assert!(others.iter().any(|text| *text != first["text"]), "{others:?}");
 }
 
+/// The request at a rung of the ladder.
+fn at_rung(documents: &[&str], rung: Value) -> Value {
+    let mut request = request(documents, "BLOCK");
+    request.as_object_mut().unwrap().remove("attention");
+    request["exactness"] = rung;
+    generate(&[], &request).json()
+}
+
+#[test]
+fn the_ladder_ends_in_the_two_modes_bit_by_bit_and_says_which_rung_ran() {
+    let documents = [FERRY, YARD];
+    let tokens = |response: &Value| (response["tokenIds"].clone(), response["topLogprobs"].clone());
+    let [block, full] = ["BLOCK", "FULL"].map(|mode| generate(&[], &request(&documents, mode)).json());
+    assert_ne!(tokens(&block).1, tokens(&full).1, "the two modes differ");
+    let head = |num_tokens: u32| at_rung(&documents, json!({"rung": "HEAD", "headTokens": num_tokens}));
+    assert_eq!(tokens(&head(0)), tokens(&block));
+    assert_eq!(tokens(&head(1000)), tokens(&full));
+    // A document right behind its preamble is what it is in one context.
+    let alone = at_rung(&documents[..1], json!({"rung": "PREAMBLE"}));
+    assert_eq!(tokens(&alone), tokens(&generate(&[], &request(&documents[..1], "FULL")).json()));
+
+    // A document that was not measured yet is computed whole, beside its copy.
+    let measured = at_rung(&documents, json!({"rung": "SELECTIVE", "selectivePercent": 10}));
+    assert_eq!(tokens(&measured), tokens(&full));
+    assert_eq!(measured["usage"]["recomputedTokens"], full["usage"]["recomputedTokens"]);
+
+    let middle = head(16);
+    assert_eq!(
+        (&middle["exactness"]["rung"], &middle["exactness"]["headTokens"]),
+        (&json!("HEAD"), &json!(16))
+    );
+    assert_eq!((&middle["attention"], &middle["usage"]["recomputedTokens"]), (&json!("BLOCK"), &json!(32)));
+    assert_ne!(tokens(&middle).1, tokens(&block).1);
+    assert_ne!(tokens(&middle).1, tokens(&full).1);
+}
+
+#[test]
+fn run_takes_a_rung_and_a_placement() {
+    let folder = folder("run_rung");
+    let ferry = write(&folder, "MV-Swallow.txt", "The MV Swallow is a ferry. Her captain is Maria Stone.");
+    let question = "Who is the captain of the MV Swallow?";
+    for (options, closing) in [
+        (&["--exactness", "head:16"][..], "head:16 (16 tokens recomputed) attention"),
+        (&["--exactness", "preamble"], "preamble attention"),
+        (&["--attention", "full"], "full attention"),
+        (&["--placement", "parallel"], "block attention"),
+    ] {
+        let ran = lazyattn(&[&["run", "--doc", &ferry][..], options, &[question]].concat());
+        assert_eq!((ran.code, ran.stdout.as_str()), (0, "Maria Stone\n"), "{}", ran.stderr);
+        assert!(ran.stderr.trim_end().ends_with(closing), "{}", ran.stderr);
+    }
+    let refused = lazyattn(&["run", "--doc", &ferry, "--exactness", "head", question]);
+    assert!(refused.code == 2 && refused.stderr.contains("head:TOKENS"), "{}", refused.stderr);
+    let both = ["run", "--doc", &ferry, "--exactness", "head:16", "--placement", "local", question];
+    let refused = lazyattn(&both);
+    assert!(refused.code == 2 && refused.stderr.contains("placement"), "{}", refused.stderr);
+}
+
 #[test]
 fn generate_reports_what_was_asked_for_in_both_modes() {
     for attention in ["BLOCK", "FULL"] {

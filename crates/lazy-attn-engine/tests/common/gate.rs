@@ -3,7 +3,7 @@
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use lazy_attn_testkit::FakeExecutor;
-use lazy_attn_types::{ExecError, Executor, ExecutorInfo, StepInput, StepOutput};
+use lazy_attn_types::{BlockPairs, ExecError, Executor, ExecutorInfo, StepInput, StepOutput};
 
 pub(crate) struct Gated {
     inner: FakeExecutor,
@@ -52,6 +52,10 @@ impl Gate {
 impl Executor for Gated {
     fn info(&self) -> &ExecutorInfo {
         self.inner.info()
+    }
+
+    fn key_deviation(&mut self, blocks: BlockPairs<'_>) -> Result<Vec<f32>, ExecError> {
+        self.inner.key_deviation(blocks)
     }
 
     fn execute(&mut self, input: &StepInput) -> Result<StepOutput, ExecError> {

@@ -2,7 +2,7 @@
 
 use lazy_attn::{AttnError, KvDtype, KvLayout, KvStore, PlanConfig, Planner};
 use lazy_attn_types::{
-    BlockSize, Capability, ExecError, Executor, ExecutorInfo, Fingerprint, StepInput, StepOutput,
+    BlockPairs, BlockSize, Capability, ExecError, Executor, ExecutorInfo, Fingerprint, StepInput, StepOutput,
 };
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
@@ -114,6 +114,10 @@ impl CpuExecutor {
 impl Executor for CpuExecutor {
     fn info(&self) -> &ExecutorInfo {
         &self.info
+    }
+
+    fn key_deviation(&mut self, blocks: BlockPairs<'_>) -> Result<Vec<f32>, ExecError> {
+        self.store.key_deviation(blocks).map_err(|error| ExecError::Failed(error.to_string()))
     }
 
     fn execute(&mut self, input: &StepInput) -> Result<StepOutput, ExecError> {

@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet};
 
 use lazy_attn_types::{
-    BlockId, BlockSize, Capability, ExecError, Executor, ExecutorInfo, Fingerprint, OutputKind, Run,
-    SegmentHandle, SegmentView, StepInput, StepOutput,
+    BlockId, BlockPairs, BlockSize, Capability, ExecError, Executor, ExecutorInfo, Fingerprint, OutputKind,
+    Run, SegmentHandle, SegmentView, StepInput, StepOutput,
 };
 
 use super::hash::{close, logits, seen, token_hash};
@@ -203,6 +203,18 @@ impl FakeExecutor {
 impl Executor for FakeExecutor {
     fn info(&self) -> &ExecutorInfo {
         &self.info
+    }
+
+    /// The part of a block's tokens that saw something else.
+    fn key_deviation(&mut self, blocks: BlockPairs<'_>) -> Result<Vec<f32>, ExecError> {
+        let block_size = self.info.block_size.get();
+        let differing = |(first, (&a, &b)): (u32, (&BlockId, &BlockId))| {
+            let num_tokens = block_size.min(blocks.num_tokens - first * block_size) as usize;
+            let pairs = self.store.block(a).iter().zip(self.store.block(b)).take(num_tokens);
+            let states = pairs.map(|(a, b)| [a, b].map(|entry| entry.map(|entry| entry.state)));
+            states.filter(|[a, b]| a != b).count() as f32 / num_tokens as f32
+        };
+        Ok((0..).zip(blocks.keys.iter().zip(blocks.originals)).map(differing).collect())
     }
 
     fn execute(&mut self, input: &StepInput) -> Result<StepOutput, ExecError> {

@@ -32,6 +32,12 @@ impl Store {
         (block * self.block_size.get() + slot) as usize
     }
 
+    /// The slots of a block.
+    pub(super) fn block(&self, block: BlockId) -> &[Option<Entry>] {
+        let size = self.block_size.get() as usize;
+        &self.slots[block.0 as usize * size..][..size]
+    }
+
     pub(super) fn write(&mut self, slot: usize, entry: Option<Entry>) {
         self.slots[slot] = entry;
     }

@@ -1,10 +1,12 @@
 //! The CPU backend: the KV store, and the kernels that write and read it.
 //!
-//! Reading order: [`CpuAttention`] (this file), `store` (where keys and values live), `append` (writing them), `item`
+//! Reading order: [`CpuAttention`] (this file), `store` (where keys and values live), `append` (writing them), `deviation`
+//! (comparing them), `item`
 //! (one work item), `unit` (its inner kernel), `fold` (how units become a result), `element` (stored types),
 //! `dispatch` (instruction sets).
 
 mod append;
+mod deviation;
 mod dispatch;
 mod element;
 mod fold;

@@ -1,0 +1,77 @@
+//! How far stored keys are from other stored keys.
+
+use half::{bf16, f16};
+use lazy_attn_types::{BlockId, BlockPairs};
+
+use super::{
+    element::Element,
+    store::{KvDtype, KvStore, refused_width},
+};
+use crate::error::AttnError;
+
+impl KvStore {
+    /// How far the keys of each block are from those of its original: the mean over layers of `|k - k'|^2 / |k'|^2`, both
+    /// summed over the block's tokens and KV heads.
+    ///
+    /// # Errors
+    /// [`AttnError::Mismatch`] if the lists do not hold the tokens, [`AttnError::Unsupported`] if a block is not in the store.
+    pub fn key_deviation(&self, blocks: BlockPairs<'_>) -> Result<Vec<f32>, AttnError> {
+        let layout = self.layout();
+        let num_blocks = layout.block_size.blocks_for(blocks.num_tokens) as usize;
+        AttnError::check_size("number of blocks", blocks.keys.len(), num_blocks)?;
+        AttnError::check_size("number of original blocks", blocks.originals.len(), num_blocks)?;
+        let mut all = blocks.keys.iter().chain(blocks.originals);
+        if let Some(block) = all.find(|block| block.0 >= layout.num_blocks) {
+            let (value, rule) = (u64::from(block.0), "the store has fewer blocks");
+            return Err(AttnError::Unsupported { what: "block id", value, rule });
+        }
+        match layout.dtype {
+            KvDtype::F32 => Ok(self.deviation_as::<f32>(blocks)),
+            KvDtype::F16 => Ok(self.deviation_as::<f16>(blocks)),
+            KvDtype::Bf16 => Ok(self.deviation_as::<bf16>(blocks)),
+            KvDtype::Fp8E4m3 => Err(refused_width()),
+        }
+    }
+
+    fn deviation_as<E: Element>(&self, blocks: BlockPairs<'_>) -> Vec<f32> {
+        let (layout, block_size) = (self.layout(), self.layout().block_size.get());
+        let of_block = |(entry, (&keys, &original)): (u32, (&BlockId, &BlockId))| {
+            // Slots behind the last token may hold anything.
+            let num_slots = block_size.min(blocks.num_tokens - entry * block_size);
+            let of_layer = |layer: u32| {
+                let layer = self.layer::<E>(layer);
+                let [keys, original] = [keys, original].map(|block| {
+                    &layer[block.0 as usize * layout.block_elements()..][..layout.block_elements()]
+                });
+                relative_distance(
+                    keys,
+                    original,
+                    [layout.head_elements(), block_size as usize, num_slots as usize],
+                )
+            };
+            ((0..layout.num_layers).map(of_layer).sum::<f64>() / f64::from(layout.num_layers)) as f32
+        };
+        (0..).zip(blocks.keys.iter().zip(blocks.originals)).map(of_block).collect()
+    }
+}
+
+/// `|k - k'|^2 / |k'|^2` over the first `num_slots` slots of one block: per head `head_elements` elements, the first half of
+/// which are keys, `[head_dim][block_size]`.
+fn relative_distance<E: Element>(
+    keys: &[E],
+    original: &[E],
+    [head_elements, block_size, num_slots]: [usize; 3],
+) -> f64 {
+    let (mut distance, mut length) = (0.0, 0.0);
+    for (keys, original) in keys.chunks_exact(head_elements).zip(original.chunks_exact(head_elements)) {
+        let (keys, original) = (&keys[..head_elements / 2], &original[..head_elements / 2]);
+        for (keys, original) in keys.chunks_exact(block_size).zip(original.chunks_exact(block_size)) {
+            for (key, original) in keys.iter().zip(original).take(num_slots) {
+                let (key, original) = (f64::from(key.widen()), f64::from(original.widen()));
+                distance += (key - original).powi(2);
+                length += original * original;
+            }
+        }
+    }
+    if length > 0.0 { distance / length } else { 0.0 }
+}
