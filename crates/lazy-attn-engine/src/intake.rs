@@ -35,6 +35,8 @@ pub(crate) struct Prepared {
     pub(crate) sampling: SamplingParams,
     pub(crate) stopping: StopParams,
     pub(crate) output: OutputParams,
+    /// Empty, or the first tokens of every sequence.
+    pub(crate) forced_output: Arc<[TokenId]>,
     pub(crate) cache: CacheUse,
     pub(crate) tenant: TenantSalt,
     pub(crate) priority: i32,
@@ -112,12 +114,24 @@ impl Intake {
         request.output.validate()?;
         self.check_rules(&request)?;
         self.check_tokens(&request)?;
+        check_forced_output(&request)?;
         let (context, parts) = self.context(&request)?;
         self.check_size(&context, request.stopping.max_tokens)?;
-        let GenerateRequest { sampling, stopping, output, cache, tenant, priority, timeout, .. } = request;
-        let context = Arc::new(context);
-        let work = Work::Generate;
-        Ok(Prepared { context, parts, sampling, stopping, output, cache, tenant, priority, timeout, work })
+        let GenerateRequest { sampling, stopping, output, forced_output, .. } = request;
+        let GenerateRequest { cache, tenant, priority, timeout, .. } = request;
+        Ok(Prepared {
+            context: Arc::new(context),
+            parts,
+            sampling,
+            stopping,
+            output,
+            forced_output,
+            cache,
+            tenant,
+            priority,
+            timeout,
+            work: Work::Generate,
+        })
     }
 
     /// The tokens of a document and the key under which its KV is kept.
@@ -152,6 +166,7 @@ impl Intake {
             sampling: SamplingParams::default(),
             stopping: StopParams::default(),
             output: OutputParams::default(),
+            forced_output: Arc::default(),
             cache: CacheUse::ReadWrite,
             tenant,
             priority,
@@ -164,7 +179,8 @@ impl Intake {
     fn check_tokens(&self, request: &GenerateRequest) -> Result<(), ParamError> {
         let biased = request.sampling.logit_bias.iter().map(|&(token, _)| ("sampling.logit_bias", token));
         let stops = request.stopping.stop_tokens.iter().map(|&token| ("stopping.stop_tokens", token));
-        match biased.chain(stops).find(|(_, token)| token.0 >= self.info.vocab_size) {
+        let forced = request.forced_output.iter().map(|&token| ("forced_output", token));
+        match biased.chain(stops).chain(forced).find(|(_, token)| token.0 >= self.info.vocab_size) {
             None => Ok(()),
             Some((field, token)) => {
                 Err(ParamError { field, value: token.0.to_string(), allowed: "below the vocabulary's size" })
@@ -309,6 +325,16 @@ impl Intake {
         }
         Ok(())
     }
+}
+
+/// They are part of what a sequence generates, so the bound of that bounds them.
+fn check_forced_output(request: &GenerateRequest) -> Result<(), ParamError> {
+    let num_forced = request.forced_output.len();
+    if num_forced <= request.stopping.max_tokens as usize {
+        return Ok(());
+    }
+    let (value, allowed) = (format!("{num_forced} tokens"), "at most stopping.max_tokens tokens");
+    Err(ParamError { field: "forced_output", value, allowed })
 }
 
 fn kind(part: &Part) -> SegmentKind {

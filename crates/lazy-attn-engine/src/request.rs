@@ -50,6 +50,10 @@ pub struct GenerateRequest {
     pub stopping: StopParams,
     /// What is reported besides the text.
     pub output: OutputParams,
+    /// Tokens that every sequence begins with, whatever the model would have chosen; at most `stopping.max_tokens`. Each is
+    /// run and reported as a generated token is, with its log-probability, so that a request whose `max_tokens` is their
+    /// number scores a given answer and generates nothing.
+    pub forced_output: Arc<[TokenId]>,
     /// Use of the document cache.
     pub cache: CacheUse,
     /// Whose documents these are.
@@ -71,6 +75,7 @@ impl GenerateRequest {
             sampling: SamplingParams::default(),
             stopping: StopParams::default(),
             output: OutputParams::default(),
+            forced_output: Arc::default(),
             cache: CacheUse::ReadWrite,
             tenant: TenantSalt::SINGLE_USER,
             priority: 0,
@@ -113,7 +118,7 @@ pub struct TokenLogprob {
 /// A generated token.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GeneratedToken {
-    /// The chosen token and its log-probability (the latter 0 unless log-probabilities were asked for).
+    /// The chosen token and its log-probability (the latter 0 unless log-probabilities were asked for or the token was forced).
     pub chosen: TokenLogprob,
     /// The most likely tokens, best first; as many as were asked for.
     pub top: Vec<TokenLogprob>,

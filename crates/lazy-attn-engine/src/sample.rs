@@ -1,5 +1,7 @@
 //! One sequence from logits to text: sampler, stop conditions, detokenizer.
 
+use std::sync::Arc;
+
 use lazy_attn_text::{DetokenizeOptions, Detokenizer, Tokenizer};
 use lazy_attn_types::sampling::EndTokens;
 use lazy_attn_types::{OutputKind, OutputRow, SampledRow, StopParams, TokenId};
@@ -26,6 +28,8 @@ pub(crate) struct Sample {
     /// Taken when the sequence ends.
     text: Option<(Detokenizer, StopMatcher)>,
     generated: Vec<TokenId>,
+    /// What `generated` begins with, whatever the logits say.
+    forced: Arc<[TokenId]>,
     /// Tokens that end the sequence, the model's own among them unless the request ignores those.
     end_tokens: Vec<TokenId>,
     max_tokens: u32,
@@ -50,6 +54,7 @@ impl Sample {
                 StopMatcher::new(&stopping.stop_texts),
             )),
             generated: Vec::new(),
+            forced: Arc::clone(&prepared.forced_output),
             end_tokens: end_tokens(stopping, model_end),
             max_tokens: stopping.max_tokens,
         }
@@ -62,6 +67,9 @@ impl Sample {
 
     /// How it wants its row after `num_generated` tokens of an executor that samples.
     pub(crate) fn output_kind(&self, num_generated: u32) -> OutputKind {
+        if (num_generated as usize) < self.forced.len() {
+            return OutputKind::Logits;
+        }
         self.sampler.row_sampling(num_generated).map_or(OutputKind::Logits, OutputKind::Token)
     }
 
@@ -97,7 +105,10 @@ impl Sample {
     ) -> Result<GeneratedToken, SampleError> {
         match row {
             OutputRow::Logits(logits) => {
-                let chosen = self.sampler.sample(scratch, logits, &self.generated)?;
+                let chosen = match self.forced.get(self.generated.len()) {
+                    Some(&token) => self.sampler.score(scratch, logits, token)?,
+                    None => self.sampler.sample(scratch, logits, &self.generated)?,
+                };
                 Ok(GeneratedToken { chosen: chosen.token, top: chosen.top.to_vec() })
             }
             OutputRow::Sampled(SampledRow::Token(token)) => {

@@ -151,6 +151,26 @@ impl Sampler {
         Ok(Chosen { token: TokenLogprob { token: TokenId(token as u32), logprob }, top })
     }
 
+    /// Takes `token` whatever the logits say, with its log-probability also where none was asked for.
+    ///
+    /// `logits`: `[vocab_size]`, with an entry for `token`.
+    ///
+    /// # Errors
+    /// As of [`Sampler::sample`].
+    pub fn score<'a>(
+        &self,
+        scratch: &'a mut SamplingScratch,
+        logits: &[f32],
+        token: TokenId,
+    ) -> Result<Chosen<'a>, SampleError> {
+        check_logits(logits)?;
+        let SamplingScratch { candidates, top, .. } = scratch;
+        let index = token.0 as usize;
+        self.report(logits, index, candidates, top);
+        let logprob = (f64::from(logits[index]) - softmax::log_sum_exp(logits)) as f32;
+        Ok(Chosen { token: TokenLogprob { token, logprob }, top })
+    }
+
     /// Fills `top` and returns the log-probability of `token`, both of the raw logits.
     fn report(
         &self,
