@@ -4,6 +4,7 @@
 //! * [`tidy`]: the rules of ARCHITECTURE.md and STYLE.md that a machine can check.
 //! * [`mod@bench`]: the CPU benches as one table.
 //! * [`fuzz`]: long runs of the fuzz targets.
+//! * [`eval`]: answer quality, by the built command.
 //! * [`kernels`]: compiles the CUDA sources where a compiler is found.
 //! * [`gpu_bundle`]: packs tests, bench and kernels for a machine with a GPU but without Rust.
 //! * [`python`]: the Python example against a real server.
@@ -15,6 +16,7 @@ use clap::{Parser, Subcommand};
 
 mod bench;
 mod ci;
+mod eval;
 mod fuzz;
 mod gpu_bundle;
 mod kernels;
@@ -39,6 +41,8 @@ enum Command {
     Bench(bench::BenchArguments),
     /// Feeds broken files and requests to everything that reads them.
     Fuzz(fuzz::FuzzArguments),
+    /// Measures how right answers are: `lazyattn eval` in a release build, with the same arguments.
+    Eval(eval::EvalArguments),
     /// Compiles `kernels/` into one fat binary and checks registers and spills, where nvcc is found.
     Kernels(kernels::KernelArguments),
     /// Packs the device tests and bench into `target/gpu-bundle`.
@@ -62,6 +66,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Tidy => tidy::run(&root),
         Command::Bench(arguments) => bench::run(&root, &arguments),
         Command::Fuzz(arguments) => fuzz::run(&root, &arguments),
+        Command::Eval(arguments) => eval::run(&root, &arguments),
         Command::Kernels(arguments) => kernels::run(&root, &arguments),
         Command::GpuBundle(arguments) => gpu_bundle::run(&root, &arguments),
     }

@@ -1,10 +1,11 @@
 //! What may be written on the command line; `device` where the model runs, `client` for the commands that can talk to a
 //! server, `docs` for the one that always does, `exactness` how documents
-//! are read.
+//! are read, `eval` for measuring answers.
 
 mod client;
 mod device;
 mod docs;
+mod eval;
 mod exactness;
 
 use std::num::NonZeroUsize;
@@ -16,6 +17,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 pub(crate) use client::{ChatArgs, RemoteArgs};
 pub(crate) use device::{DeviceArg, MemoryFraction};
 pub(crate) use docs::{DocsArgs, DocsCommand, DocsOptions, ListArgs, NamesArgs, PutArgs, Ttl};
+pub(crate) use eval::EvalArgs;
 pub(crate) use exactness::{ExactnessArgs, PlacementArg};
 
 use crate::config::ServeArgs;
@@ -106,6 +108,8 @@ pub(crate) enum Command {
     Docs(DocsArgs),
     /// Ask the embedded model about bundled documents in several orders
     Demo(DemoArgs),
+    /// Measure how right the answers to a set of questions are, in several modes
+    Eval(EvalArgs),
     /// Print or check the settings of `serve`
     Config(ConfigArgs),
     /// Check this machine and the model

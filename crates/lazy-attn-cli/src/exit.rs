@@ -17,6 +17,7 @@ use std::iter;
 use std::process::ExitCode;
 
 use lazy_attn_engine::EngineError;
+use lazy_attn_eval::EvalError;
 use lazy_attn_models::ModelError;
 use lazy_attn_proto::{ClientError, JsonError};
 use lazy_attn_server::ServeError;
@@ -130,6 +131,18 @@ impl From<EngineError> for Failure {
             | EngineError::DeadlineUnmeetable { .. }
             | EngineError::DeadlineExceeded { .. } => Exit::TooLarge,
             _ => Exit::Internal,
+        };
+        Failure::caused(exit, error)
+    }
+}
+
+impl From<EvalError> for Failure {
+    fn from(error: EvalError) -> Failure {
+        let exit = match &error {
+            EvalError::Engine { source, .. } | EvalError::NoneFits { last: source, .. } => {
+                Failure::from(source.clone()).exit
+            }
+            _ => Exit::Usage,
         };
         Failure::caused(exit, error)
     }

@@ -41,6 +41,16 @@ impl Templates {
         Templates { block, chat }
     }
 
+    /// The template of questions over documents.
+    ///
+    /// # Errors
+    /// [`Exit::Model`] if the model has none.
+    pub(crate) fn block_template(&self) -> Result<&BlockTemplate, Failure> {
+        self.block.as_ref().map_err(|problem| {
+            Failure::new(Exit::Model, format!("{problem}; write the prompt yourself with `generate`"))
+        })
+    }
+
     /// The parts of a question over documents.
     ///
     /// # Errors
@@ -51,9 +61,7 @@ impl Templates {
         documents: &[TextDocument],
         question: &str,
     ) -> Result<Vec<v1::Part>, Failure> {
-        let template = self.block.as_ref().map_err(|problem| {
-            Failure::new(Exit::Model, format!("{problem}; write the prompt yourself with `generate`"))
-        })?;
+        let template = self.block_template()?;
         let inputs: Vec<Document<'_>> = documents
             .iter()
             .map(|document| Document { title: Some(&document.title), text: &document.text })

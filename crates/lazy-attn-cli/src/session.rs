@@ -7,7 +7,7 @@ use lazy_attn_engine::{Engine, EngineConfig, EngineHandle, EngineParts};
 use lazy_attn_models::{LoadOptions, LoadedModel, ModelConfig, ModelRef, load};
 use lazy_attn_server::Metrics;
 use lazy_attn_text::Tokenizer;
-use lazy_attn_types::ExecutorInfo;
+use lazy_attn_types::{ExecutorInfo, TokenId};
 
 use crate::args::EngineArgs;
 use crate::backend::{self, Backend};
@@ -54,6 +54,8 @@ pub(crate) struct ModelSummary {
     pub(crate) config: ModelConfig,
     /// Bytes of weights that one token reads.
     pub(crate) weight_bytes: usize,
+    /// What ends an answer.
+    pub(crate) end_token: Option<TokenId>,
     /// Where it runs.
     pub(crate) place: String,
     /// From the command's start of loading to the engine's readiness.
@@ -94,8 +96,9 @@ impl Session {
         let parts = EngineParts::new(executor, Arc::new(tokenizer), model.special.end.clone());
         let parts = EngineParts { observer, ..parts };
         let engine = Engine::start(parts, EngineConfig { max_step_tokens, ..tuning.engine })?;
-        let LoadedModel { name, config, .. } = model;
-        let model = ModelSummary { name, config, weight_bytes, place, load_time: begin.elapsed() };
+        let LoadedModel { name, config, special, .. } = model;
+        let (end_token, load_time) = (special.end.first().copied(), begin.elapsed());
+        let model = ModelSummary { name, config, weight_bytes, end_token, place, load_time };
         tracing::info!(model = model.name, seconds = model.load_time.as_secs_f64(), "loaded");
         Ok(Session { engine, model, templates, metrics })
     }

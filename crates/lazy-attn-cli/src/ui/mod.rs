@@ -7,7 +7,7 @@ mod table;
 
 pub(crate) use out::{Out, print_json};
 pub(crate) use paint::Paint;
-pub(crate) use progress::{EncodeProgress, LoadProgress, PutProgress, Verbosity};
+pub(crate) use progress::{CountProgress, EncodeProgress, LoadProgress, Verbosity};
 pub(crate) use table::Table;
 
 use std::time::Duration;

@@ -19,10 +19,12 @@ pub(crate) enum Verbosity {
 const BYTES_STYLE: &str = "{msg:>11} [{bar:32}] {bytes}/{total_bytes} {bytes_per_sec} {eta}";
 const TOKENS_STYLE: &str = "{msg:>11} [{bar:32}] {pos}/{len} tokens {eta}";
 const DOCUMENTS_STYLE: &str = "{msg:>11} [{bar:32}] {pos}/{len} documents {eta}";
+const ANSWERS_STYLE: &str = "{msg:>11} [{bar:32}] {pos}/{len} answers {eta}";
 /// Work below this is over before anybody could read of it.
 const MIN_REPORTED_BYTES: u64 = 64 << 20;
 const MIN_REPORTED_TOKENS: u64 = 512;
 const MIN_REPORTED_DOCUMENTS: u64 = 5;
+const MIN_REPORTED_ANSWERS: u64 = 20;
 
 /// One task: a bar, or lines at every tenth.
 #[derive(Debug)]
@@ -104,24 +106,31 @@ impl Progress for LoadProgress {
     }
 }
 
-/// Shows how many documents are registered.
+/// Shows how many of several things are done.
 #[derive(Debug)]
-pub(crate) struct PutProgress {
+pub(crate) struct CountProgress {
     task: Option<Task>,
 }
 
-impl PutProgress {
-    pub(crate) fn new(verbosity: Verbosity, num_documents: u64) -> PutProgress {
+impl CountProgress {
+    /// Documents that are registered.
+    pub(crate) fn documents(verbosity: Verbosity, num_documents: u64) -> CountProgress {
         let is_shown = verbosity == Verbosity::Normal && num_documents >= MIN_REPORTED_DOCUMENTS;
-        PutProgress { task: is_shown.then(|| Task::begin("registering", num_documents, DOCUMENTS_STYLE)) }
+        CountProgress { task: is_shown.then(|| Task::begin("registering", num_documents, DOCUMENTS_STYLE)) }
     }
 
-    pub(crate) fn set(&mut self, num_documents: u64) {
-        self.task.iter_mut().for_each(|task| task.set(num_documents));
+    /// Answers of an evaluation.
+    pub(crate) fn answers(verbosity: Verbosity, num_answers: u64) -> CountProgress {
+        let is_shown = verbosity == Verbosity::Normal && num_answers >= MIN_REPORTED_ANSWERS;
+        CountProgress { task: is_shown.then(|| Task::begin("asking", num_answers, ANSWERS_STYLE)) }
+    }
+
+    pub(crate) fn set(&mut self, num_done: u64) {
+        self.task.iter_mut().for_each(|task| task.set(num_done));
     }
 }
 
-impl Drop for PutProgress {
+impl Drop for CountProgress {
     fn drop(&mut self) {
         self.task.iter().for_each(Task::end);
     }

@@ -14,7 +14,7 @@ use crate::commands::docs::table::residency;
 use crate::documents::{self, TextDocument};
 use crate::exit::{Exit, Failure, exit_of_status};
 use crate::remote;
-use crate::ui::{Out, PutProgress, Table, Verbosity, print_json};
+use crate::ui::{CountProgress, Out, Table, Verbosity, print_json};
 
 pub(super) async fn put(args: &PutArgs) -> Result<Exit, Failure> {
     let paths = documents::text_paths(&args.paths)?;
@@ -24,7 +24,7 @@ pub(super) async fn put(args: &PutArgs) -> Result<Exit, Failure> {
     let requests = requests(paths.clone(), Options::of(args), Arc::clone(&unreadable));
     let mut answers = client.batch_put_documents(tokio_stream::iter(requests)).await?;
     let verbosity = if is_json { Verbosity::Quiet } else { Verbosity::Normal };
-    let mut progress = PutProgress::new(verbosity, paths.len() as u64);
+    let mut progress = CountProgress::documents(verbosity, paths.len() as u64);
     let mut puts = Vec::new();
     while let Some(answer) = answers.message().await? {
         let path = paths.get(answer.index as usize);
