@@ -17,16 +17,20 @@ struct RawShared {
     uint8_t scales[kRawStages][8];
 };
 
-// Widens a tile; rows that no block fills become zeros.
+// Widens a tile; rows that no block fills become zeros. A warp takes eight rows by four groups of 16 elements at once: a lane's place
+// among them does not change, and they lie in different banks on both sides.
 template <int HeadDim, int Keys> __device__ __forceinline__ void widen_tile(const Ring &raw, uint32_t raw_stage, uint32_t sTo, uint32_t thread) {
-    constexpr uint32_t kGroups = HeadDim / 16;  // of 16 elements in a row
-    const uint32_t sFrom = raw.tiles + raw_stage * kStageBytes<HeadDim, Keys, 1>;
-    // Eight neighbouring threads take one group of eight rows, which lie in different banks on both sides.
-    for (uint32_t at = thread; at < Keys * kGroups; at += 32 * kWideningWarps) {
-        const uint32_t row = at / (8 * kGroups) * 8 + at % 8, group = at / 8 % kGroups;
-        const __half2 scale = __float2half2_rn(raw.scale_of(raw_stage, row / 16));
+    constexpr uint32_t kParts = HeadDim / 64;  // of eight rows
+    const uint32_t row = thread % 8, group = thread % 32 / 8;
+    const uint32_t sFrom = raw.tiles + raw_stage * kStageBytes<HeadDim, Keys, 1> + fp8_group_byte<HeadDim>(row, group);
+    const uint32_t sLow = sTo + group_byte<HeadDim>(row, 2 * group), sHigh = sTo + group_byte<HeadDim>(row, 2 * group + 1);
+#pragma unroll 2
+    for (uint32_t at = thread / 32; at < Keys / 8 * kParts; at += kWideningWarps) {
+        const uint32_t eight = at / kParts, part = at % kParts;
+        const __half2 scale = __float2half2_rn(raw.scale_of(raw_stage, eight / 2));
         uint32_t four[4], low[4], high[4];
-        load_shared_16(four, sFrom + fp8_group_byte<HeadDim>(row, group));
+        // Groups of the second part are four further on, which the swizzle makes a flip of one bit.
+        load_shared_16(four, (sFrom ^ part * 64) + eight * 8 * HeadDim);
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             const uint2 halves = widen_e4m3(four[i]);
@@ -34,8 +38,8 @@ template <int HeadDim, int Keys> __device__ __forceinline__ void widen_tile(cons
             low[i] = *reinterpret_cast<const uint32_t *>(&a);
             high[i] = *reinterpret_cast<const uint32_t *>(&b);
         }
-        store_shared_16(sTo + group_byte<HeadDim>(row, 2 * group), low);
-        store_shared_16(sTo + group_byte<HeadDim>(row, 2 * group + 1), high);
+        store_shared_16(sLow + at * 1024, low);
+        store_shared_16(sHigh + at * 1024, high);
     }
 }
 

@@ -37,6 +37,9 @@ struct TileBlocks {
     uint32_t num_copies;  // more than `count` where the last block is repeated
 };
 
+// Blocks of a tile, at most: those of the smallest size.
+template <int TileKeys> constexpr uint32_t kMostBlocks = TileKeys / 16;
+
 // Copies the blocks of a tile of a KV head's keys or values into the stage at `place`.
 template <class Element, int HeadDim, int TileKeys>
 __device__ __forceinline__ void fill_stage(const LaKv &kv, const void *gKv, uint32_t kv_head, const Ring &ring, RingPlace place, const TileBlocks &tile) {
@@ -49,7 +52,16 @@ __device__ __forceinline__ void fill_stage(const LaKv &kv, const void *gKv, uint
         if (lane == 0) barrier_expect(ring.full_of(place.stage), tile.num_copies * block_bytes);
         __syncwarp();
     }
-    if (lane < tile.num_copies) copy_bulk(sStage + lane * block_bytes, gHead + tile.id * kv.block_stride, block_bytes, ring.full_of(place.stage));
+    // Lane i has the source of block i.
+    const uint64_t gBlock = reinterpret_cast<uint64_t>(gHead + tile.id * kv.block_stride);
+    uint64_t gBlocks[kMostBlocks<TileKeys>];
+#pragma unroll
+    for (uint32_t i = 0; i < kMostBlocks<TileKeys>; i++) gBlocks[i] = __shfl_sync(~0u, gBlock, i);
+    if (is_elected()) {
+#pragma unroll
+        for (uint32_t i = 0; i < kMostBlocks<TileKeys>; i++)
+            if (i < tile.num_copies) copy_bulk(sStage + i * block_bytes, reinterpret_cast<const void *>(gBlocks[i]), block_bytes, ring.full_of(place.stage));
+    }
     if constexpr (Element::kKvBytes == 1) {
         // Copies need not wait for scales: bytes may complete before they are announced, the stage is not full before both.
         if (lane < 8) ring.scales[place.stage][lane] = static_cast<uint8_t>(tile.scale);
@@ -121,13 +133,13 @@ template <class Element> struct BlockList {
         const uint32_t other = __shfl_sync(~0u, far_value, entry);
         return entry < 32 ? value : other;
     }
-    // The next blocks of one part, `most` if it has as many.
+    // The next blocks of one part, `most` if it has as many; a power of two.
     __device__ __forceinline__ TileBlocks take(uint32_t most) {
         const uint32_t lane = threadIdx.x % 32, step = lane % 8 * 16 / kv.block_size;
         const bool may_be_far = at + most > 32;
         uint64_t ends_here = ends;
         if (may_be_far) ends_here |= static_cast<uint64_t>(__ballot_sync(~0u, far & LA_LAST_OF_PART)) << 32;
-        TileBlocks tile{pick(near, far, at + lane % most, may_be_far) & ~LA_LAST_OF_PART, 0, 0, 0};
+        TileBlocks tile{pick(near, far, at + (lane & (most - 1)), may_be_far) & ~LA_LAST_OF_PART, 0, 0, 0};
         // Without an end among them, number -1 is larger than any.
         tile.count = 1 + min(most - 1, static_cast<uint32_t>(__ffsll(static_cast<int64_t>(ends_here >> at)) - 1));
         if constexpr (kHasScales) {

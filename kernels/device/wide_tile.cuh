@@ -62,9 +62,11 @@ template <class Element, int HeadDim, int Keys> struct WideTile {
         float shift[2];
 #pragma unroll
         for (int r = 0; r < 2; r++) {
-            float high = largest[r];
+            // Four chains: one alone would wait for its own latency.
+            float highs[4] = {largest[r], score[1][2 * r], score[2][2 * r], score[3][2 * r]};
 #pragma unroll
-            for (int n = 0; n < Keys / 8; n++) high = fmaxf(high, fmaxf(score[n][2 * r], score[n][2 * r + 1]));
+            for (int n = 0; n < Keys / 8; n++) highs[n % 4] = fmaxf(highs[n % 4], fmaxf(score[n][2 * r], score[n][2 * r + 1]));
+            float high = fmaxf(fmaxf(highs[0], highs[1]), fmaxf(highs[2], highs[3]));
             high = fmaxf(high, __shfl_xor_sync(~0u, high, 1));
             high = fmaxf(high, __shfl_xor_sync(~0u, high, 2));
             // A row that has seen nothing yet has no finite maximum to subtract.
@@ -94,16 +96,13 @@ template <class Element, int HeadDim, int Keys> struct WideTile {
 #pragma unroll
             for (int j = 0; j < 4; j++) rP[s][j] = Element::pack(score[2 * s + j / 2][j % 2 * 2], score[2 * s + j / 2][j % 2 * 2 + 1]);
     }
-    // Hides the scores of keys outside [begin, end) of row r of the two. Column 0 is key `first_key`.
-    __device__ __forceinline__ void mask(int r, int32_t first_key, int32_t begin, int32_t end) {
-        const int32_t first = first_key + static_cast<int32_t>(threadIdx.x % 4) * 2;
+    // Hides the scores of columns outside [begin, end) of row r of the two; columns are counted from the thread's first.
+    __device__ __forceinline__ void mask(int r, int32_t begin, int32_t end) {
 #pragma unroll
         for (int n = 0; n < Keys / 8; n++)
 #pragma unroll
-            for (int j = 0; j < 2; j++) {
-                const int32_t key = first + n * 8 + j;
-                if (key < begin || key >= end) score[n][2 * r + j] = -INFINITY;
-            }
+            for (int j = 0; j < 2; j++)
+                if (n * 8 + j < begin || n * 8 + j >= end) score[n][2 * r + j] = -INFINITY;
     }
     // Writes row r of the two to the output, 16 bytes a lane: whole sectors. All lanes of a warp come here.
     __device__ __forceinline__ void store_output(int r, float scale, bool exists, uint16_t *gRow) const {

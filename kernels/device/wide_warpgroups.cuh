@@ -16,11 +16,11 @@ namespace la {
 struct WarpgroupShared {
     uint64_t full[kMaxStages];
     uint64_t empty[kMaxStages];
-    uint64_t queries_raw, queries_full, queries_empty;
     float2 order[8];
-    WideSlot slot;
+    int32_t zero;
+    WideBuffers buffers;
 };
-static_assert(sizeof(WarpgroupShared) <= 1408, "TileClass::fixed_bytes");
+static_assert(sizeof(WarpgroupShared) <= 2560, "TileClass::fixed_bytes");
 
 enum class TileMask { kNone, kRows };
 
@@ -41,7 +41,7 @@ template <class Element, int HeadDim, int Keys, int Groups> struct WideConsumer 
     const WidePlace queries;
     const uint32_t kv_head;
     RingPlace place;
-    uint32_t parity = 0;  // of the queries
+    RingPlace buffer;     // of the next queries
     uint32_t tokens = 0;  // of the two rows in their item, 16 bits each
     WideTile<Element, HeadDim, Keys> t;
     Place now;
@@ -64,28 +64,30 @@ template <class Element, int HeadDim, int Keys, int Groups> struct WideConsumer 
 
     // Takes the next part and its queries.
     __device__ __forceinline__ void load_part() {
-        barrier_wait(queries.full, parity);
-        parity ^= 1;
-        const WideNote &note = shared.slot.note;
+        const WideSlot &slot = shared.buffers.slot[buffer.stage];
+        barrier_wait(queries.full_of(buffer.stage), buffer.parity);
+        const WideNote &note = slot.note;
         now.tile = note.key_begin, now.key_end = note.key_end;
         now.full_begin = note.full_begin, now.full_end = note.full_end;
         now.flags = note.flags;
 #pragma unroll
         for (int r = 0; r < 2; r++) {
-            const WideRow row = shared.slot.rows[token_of(r)];
+            const WideRow row = slot.rows[token_of(r)];
             now.target[r] = row.target, now.distance[r] = row.distance;
         }
-        t.load_queries(queries.queries, threadIdx.x / 32 * 16);
-        __syncwarp();
-        if (threadIdx.x % 32 == 0) barrier_arrive(queries.empty);
+        t.load_queries(queries.queries_of(buffer.stage), threadIdx.x / 32 * 16);
+        barrier_arrive(queries.empty_of(buffer.stage));
+        buffer.advance(kQueryBuffers);
     }
 
-    __device__ __forceinline__ void mask() {
-        const int32_t window = static_cast<int32_t>(p.window);
+    // Hides what the rows do not see. `late` is zero, and not known before the scores are: the assembler would else compare columns
+    // and bounds in front of the products, while the other warpgroup waits for its turn.
+    __device__ __forceinline__ void mask(int32_t late) {
+        const int32_t window = static_cast<int32_t>(p.window), first = now.tile + static_cast<int32_t>(threadIdx.x % 4) * 2 + late;
 #pragma unroll
         for (int r = 0; r < 2; r++) {
-            const int32_t begin = window ? now.distance[r] - window + 1 : INT32_MIN;
-            t.mask(r, now.tile, begin, now.flags & kNoteCausal ? min(now.key_end, now.distance[r] + 1) : now.key_end);
+            const int32_t begin = window ? now.distance[r] - window + 1 - first : 0;
+            t.mask(r, begin, (now.flags & kNoteCausal ? min(now.key_end, now.distance[r] + 1) : now.key_end) - first);
         }
     }
 
@@ -119,7 +121,7 @@ template <class Element, int HeadDim, int Keys, int Groups> struct WideConsumer 
         wgmma_wait<0>();
         wgmma_pin(t.score);
         give_back(keys);
-        if (!now.is_full()) mask();
+        if (!now.is_full()) mask(0);
         float keep[2];
         t.clear();
         t.absorb(p.rope.scale_log2, keep);
@@ -141,7 +143,7 @@ template <class Element, int HeadDim, int Keys, int Groups> struct WideConsumer 
         wgmma_wait<1>();
         wgmma_pin(t.score);
         give_back(keys);
-        if (Mask == TileMask::kRows) mask();
+        if (Mask == TileMask::kRows) mask(load_shared_word(shared_address(&shared.zero)));
         const float largest[2] = {t.largest[0], t.largest[1]}, sum[2] = {t.sum[0], t.sum[1]};
         if (is_first) t.clear();
         float keep[2];
@@ -211,20 +213,20 @@ template <class Element, int HeadDim, int Keys, int Groups> struct WideConsumer 
 };
 
 template <class Element, int HeadDim, int Keys, int Groups> __device__ __forceinline__ void attend_warpgroups(const LaAttend &p) {
-    constexpr uint32_t kComputeThreads = 128 * Groups;
+    constexpr uint32_t kComputeThreads = 128 * Groups, kBufferBytes = 64 * Groups * HeadDim * 2;
     extern __shared__ __align__(1024) uint8_t sMemory[];
     uint8_t *sQueries = sMemory + p.num_stages * kStageBytes<HeadDim, Keys>;
-    WarpgroupShared &shared = *reinterpret_cast<WarpgroupShared *>(sQueries + 64 * Groups * HeadDim * 2);
+    WarpgroupShared &shared = *reinterpret_cast<WarpgroupShared *>(sQueries + kQueryBuffers * kBufferBytes);
     const Ring ring{shared_address(sMemory), shared_address(shared.full), shared_address(shared.empty), p.num_stages};
-    const WidePlace queries{shared_address(sQueries), shared_address(&shared.queries_raw), shared_address(&shared.queries_full), shared_address(&shared.queries_empty)};
+    const WideBuffers &buffers = shared.buffers;
+    const WidePlace queries{shared_address(sQueries), kBufferBytes, shared_address(buffers.raw), shared_address(buffers.full), shared_address(buffers.empty)};
     next_grid_may_start();
     if (threadIdx.x < p.num_stages) {
         barrier_init(ring.full_of(threadIdx.x), kFillArrivals);
         barrier_init(ring.empty_of(threadIdx.x), 4 * Groups);
     } else if (threadIdx.x == 32) {
-        barrier_init(queries.raw, 1);
-        barrier_init(queries.full, kPrepareThreads);
-        barrier_init(queries.empty, 4 * Groups);
+        queries.init(kComputeThreads);
+        shared.zero = 0;
     }
     barrier_init_fence();
     __syncthreads();
@@ -238,7 +240,7 @@ template <class Element, int HeadDim, int Keys, int Groups> __device__ __forcein
         if (threadIdx.x < kComputeThreads + 32) {
             produce<Element, HeadDim, Keys, TileEnd::kNumbers>(p, ring, kv_head, start);
         } else {
-            prepare_queries<Element, HeadDim, 64 * Groups>(p, shared.slot, queries, kv_head, start.item_begin, start.item_end);
+            prepare_parts<Element, HeadDim, 64 * Groups>(p, shared.buffers, queries, kv_head, start);
         }
     }
     wait_for_last_grid();

@@ -7,6 +7,10 @@ use crate::{abi::KvDtype, kernels::KernelShape};
 #[cfg(feature = "cuda")]
 const RAW_STAGES: u32 = 2;
 
+/// Parts whose queries may be ready before warpgroups need them; `kQueryBuffers`.
+#[cfg(feature = "cuda")]
+const QUERY_BUFFERS: u32 = 2;
+
 /// A tile shape of the attend kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TileClass {
@@ -76,7 +80,9 @@ impl TileClass {
         match self {
             TileClass::N16 => 2 * 4 * 4 * shape.head_dim * 4 + 1024,
             TileClass::W64 | TileClass::W128 if self.widens(shape) => RAW_STAGES * 128 * shape.head_dim + 384,
-            TileClass::W64 | TileClass::W128 if has_warpgroups => self.max_rows() * shape.head_dim * 2 + 1408,
+            TileClass::W64 | TileClass::W128 if has_warpgroups => {
+                QUERY_BUFFERS * self.max_rows() * shape.head_dim * 2 + 2560
+            }
             TileClass::W64 | TileClass::W128 => 384,
         }
     }
