@@ -11,6 +11,8 @@ mod device;
 #[cfg(feature = "embedded-model")]
 mod docs;
 #[cfg(feature = "embedded-model")]
+mod eval;
+#[cfg(feature = "embedded-model")]
 #[path = "../served/mod.rs"]
 mod served;
 mod settings;
