@@ -286,9 +286,14 @@ impl LiveRequest {
             let of_key = computed.entry(segment.key()).or_default();
             *of_key = num_tokens.max(*of_key);
         }
+        // A document that stands in the context twice was computed for the first place, and found for the second.
+        let mut charged: HashMap<SegmentKey, u32> = HashMap::new();
         let cached = segments.iter().map(|segment| {
-            let (seen, computed) = (segment.seen(), computed[&segment.key()]);
-            seen.end - computed.clamp(seen.first, seen.end)
+            let (seen, charged) = (segment.seen(), charged.entry(segment.key()).or_default());
+            let first = seen.first.max(*charged);
+            let num_computed = computed[&segment.key()].min(seen.end).saturating_sub(first);
+            *charged = seen.end.max(*charged);
+            seen.num_tokens() - num_computed
         });
         cached.sum()
     }

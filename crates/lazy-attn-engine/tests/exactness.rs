@@ -6,13 +6,16 @@ use std::collections::HashSet;
 
 use common::{Bos, Rig, RigOptions, VOCAB_SIZE, answer, doc, expected, free, logical, read, request, text};
 use lazy_attn_engine::PartOutcome::{Hit, Miss};
-use lazy_attn_engine::{EngineError, GenerateRequest, Part};
+use lazy_attn_engine::{EngineConfig, EngineError, GenerateRequest, Part, PartContent};
+use lazy_attn_testkit::FakeConfig;
 use lazy_attn_testkit::fake::expected_placed;
 use lazy_attn_testkit::part::Placed;
 use lazy_attn_testkit::place;
 use lazy_attn_types::{
-    AttentionMode, BlockId, Capability, Exactness, Placement, SegmentKind, SegmentView, TokenId, TokenRange,
+    AttentionMode, BlockId, BlockSize, Capability, Exactness, Placement, SegmentKind, SegmentView, TokenId,
+    TokenRange,
 };
+use proptest::prelude::*;
 
 const HEAD: Exactness = Exactness::Head { num_tokens: 16 };
 
@@ -89,6 +92,14 @@ fn a_request_that_computes_copy_and_head_counts_both() {
     let usage = answer(&rig.handle, asked(HEAD, prompt())).usage();
     assert_eq!((usage.prompt_tokens, usage.cached_prompt_tokens), (56, 0));
     assert_eq!(usage.computed_prompt_tokens, 56 + 16);
+}
+
+#[test]
+fn a_document_that_stands_twice_in_a_prompt_is_found_the_second_time() {
+    let rig = free(RigOptions::default());
+    let twice = vec![doc("a document"), doc("a document"), text("When?")];
+    let usage = answer(&rig.handle, asked(Exactness::Block, twice)).usage();
+    assert_eq!((usage.cached_prompt_tokens, usage.computed_prompt_tokens), (10, 10 + 5));
 }
 
 #[test]
@@ -213,4 +224,55 @@ fn what_cannot_go_together_is_refused_by_its_field() {
     assert_eq!(refused(Exactness::Full, Placement::Local), "placement");
     assert_eq!(refused(HEAD, Placement::Parallel), "placement");
     assert_eq!(refused(Exactness::Selective { percent: 101 }, Placement::Consecutive), "exactness");
+}
+
+/// Documents and texts of few names, so that requests share them; lengths around the size of a block.
+fn parts() -> impl Strategy<Value = Vec<Part>> {
+    let name = (0u32..6, any::<bool>()).prop_map(|(name, is_document)| {
+        let tokens = (0..[1, 3, 4, 5, 9, 17][name as usize]).map(|at| TokenId(name * 20 + at)).collect();
+        let content = PartContent::Tokens(tokens);
+        if is_document { Part::Document(content) } else { Part::Text(content) }
+    });
+    prop::collection::vec(name, 0..5).prop_map(|mut parts| {
+        parts.push(text("What?"));
+        parts
+    })
+}
+
+fn rung() -> impl Strategy<Value = Exactness> {
+    let head = (0u32..20).prop_map(|num_tokens| Exactness::Head { num_tokens });
+    prop_oneof![3 => head, 2 => Just(Exactness::Preamble), 1 => Just(Exactness::Block), 1 => Just(Exactness::Full)]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+    #[test]
+    fn a_rung_gives_the_same_tokens_in_a_crowd_that_evicts_and_preempts_as_alone(
+        all in prop::collection::vec((parts(), rung(), 1u32..8), 1..10),
+        max_step_tokens in 7u32..40,
+        num_blocks in 44u32..60,
+    ) {
+        // The largest request has five documents of 5 blocks, 4 x 5 of them overlaid, a question of 1 and a tail of 2.
+        let options = |max_step_tokens, num_blocks| {
+            let engine = EngineConfig { max_step_tokens, max_running: 6, ..EngineConfig::default() };
+            let block_size = BlockSize::new(4).unwrap();
+            let executor = FakeConfig { vocab_size: VOCAB_SIZE, num_blocks, block_size, ..FakeConfig::default() };
+            RigOptions { engine, executor, ..RigOptions::default() }
+        };
+        let crowded = free(options(max_step_tokens, num_blocks));
+        let submit = |(parts, exactness, max_tokens): &(Vec<Part>, Exactness, u32)| {
+            let asked = GenerateRequest { exactness: *exactness, ..request(parts.clone(), *max_tokens) };
+            (asked.clone(), crowded.handle.submit(asked).unwrap())
+        };
+        let streams: Vec<_> = all.iter().map(submit).collect();
+        for (asked, stream) in streams {
+            let alone = free(options(512, 512));
+            let reply = read(stream);
+            prop_assert_eq!(reply.ids(), answer(&alone.handle, asked).ids());
+            let usage = reply.usage();
+            prop_assert!(usage.cached_prompt_tokens + usage.computed_prompt_tokens >= usage.prompt_tokens);
+        }
+        let stats = crowded.handle.settled_stats().unwrap();
+        prop_assert_eq!((stats.steps_failed, stats.sched.kv.blocks_leased), (0, 0));
+    }
 }
