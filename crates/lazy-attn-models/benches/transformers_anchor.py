@@ -1,7 +1,7 @@
 """Hugging Face transformers on the shape of Llama-3.1-8B, as an anchor for `benches/cuda.rs`: same card, same shape, random
 bf16 weights, SDPA, static cache; decode as it is, as a CUDA graph, and through `torch.compile(mode="reduce-overhead")`.
 
-    python3 transformers_anchor.py [--compile SECONDS] [--layers N]
+    python3 transformers_anchor.py [--compile SECONDS] [--batches N ...] [--layers N]
 
 Times are from call to answer, the token included; medians. `ttft` behind a resident prefix is what prefix caching gives when
 the documents stand in the order they were cached in; `ttft cold` is what it gives when they do not.
@@ -119,19 +119,20 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--compile", type=int, default=0, metavar="SECONDS", help="try torch.compile for so long")
     parser.add_argument("--layers", type=int, default=32, help="fewer, to see that it runs")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 32], help="sequences that decode at once")
     arguments = parser.parse_args()
     CONFIG.num_hidden_layers = arguments.layers
     print(json.dumps({"torch": torch.__version__, "transformers": transformers.__version__, "card": torch.cuda.get_device_name()}))
     with torch.inference_mode():
         model = make_model()
         first_token(model, 5 * 2048, 32)
-        for batch in (1, 32):
+        for batch in arguments.batches:
             decode(model, batch, 2048)
         if arguments.compile:
             signal.signal(signal.SIGALRM, lambda *_: (_ for _ in ()).throw(TimeoutError()))
             signal.alarm(arguments.compile)
             try:
-                for batch in (1, 32):
+                for batch in arguments.batches:
                     decode_compiled(model, batch, 2048)
             except TimeoutError:
                 print(json.dumps({"row": "torch.compile", "ms": None, "how": f"not done in {arguments.compile} s"}))

@@ -10,7 +10,7 @@ use lazy_attn_types::{AttentionMode, Executor, StepInput, StepOutput, TokenId};
 use crate::golden::cases;
 use crate::{embedded, on_device, with_dtype};
 
-const GREEDY: RowSampling =
+pub(crate) const GREEDY: RowSampling =
     RowSampling { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, seed: 0, draw: 0 };
 
 /// Contexts over the documents of the golden prompts, each with a text of its own.
@@ -27,7 +27,7 @@ fn prompts(count: usize) -> Vec<Vec<Part>> {
 }
 
 /// One token of every sequence.
-fn step(played: &[Played], tokens: &[TokenId]) -> StepInput {
+pub(crate) fn step(played: &[Played], tokens: &[TokenId]) -> StepInput {
     let mut builder = StepBuilder::new();
     for (played, token) in played.iter().zip(tokens) {
         let context: Vec<_> = played.segments.iter().map(|(segment, start)| (segment, *start)).collect();
@@ -38,12 +38,12 @@ fn step(played: &[Played], tokens: &[TokenId]) -> StepInput {
     builder.finish()
 }
 
-fn drawn(output: &StepOutput) -> Vec<TokenId> {
+pub(crate) fn drawn(output: &StepOutput) -> Vec<TokenId> {
     let token = |row: &SampledRow| if let SampledRow::Token(token) = row { Some(*token) } else { None };
     output.tokens.iter().map(|row| token(row).unwrap()).collect()
 }
 
-fn grow(played: &mut [Played]) {
+pub(crate) fn grow(played: &mut [Played]) {
     for played in played {
         played.segments.last_mut().unwrap().0.num_tokens += 1;
     }

@@ -4,6 +4,7 @@
 //! which a machine without Rust sets itself.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+mod agreement;
 mod batch;
 mod golden;
 mod group;
@@ -32,8 +33,10 @@ fn file(path: &str) -> PathBuf {
     PathBuf::from(folder).join(path)
 }
 
+/// The embedded model, or the one that `LAZY_ATTN_TEST_MODEL` names.
 fn embedded() -> LoadedModel {
-    let path = file("assets/smollm2-block-47m.Q4_0.gguf");
+    let path = std::env::var("LAZY_ATTN_TEST_MODEL").map(PathBuf::from);
+    let path = path.unwrap_or_else(|_| file("assets/smollm2-block-47m.Q4_0.gguf"));
     let reference: ModelRef = path.to_str().unwrap().parse().unwrap();
     load(&reference, &LoadOptions::default()).unwrap()
 }
@@ -49,14 +52,17 @@ fn with_dtype(dtype: HalfDtype) -> CudaOptions {
 
 /// The same model in f32.
 fn on_cpu(model: &LoadedModel) -> CpuExecutor {
-    let options = CpuOptions {
+    CpuExecutor::new(ModelParts::from(model), &cpu_options(), &Silent).unwrap()
+}
+
+fn cpu_options() -> CpuOptions {
+    CpuOptions {
         weight_dtype: WeightDtype::F32,
         kv_dtype: Some(KvDtype::F32),
         kv_budget: KvBudget::Blocks(1024),
         max_step_tokens: 1024,
         ..CpuOptions::default()
-    };
-    CpuExecutor::new(ModelParts::from(model), &options, &Silent).unwrap()
+    }
 }
 
 /// How far 16-bit roundings may move a logit of `row`.
