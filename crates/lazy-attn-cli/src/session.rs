@@ -58,6 +58,8 @@ pub(crate) struct ModelSummary {
     pub(crate) end_token: Option<TokenId>,
     /// Where it runs.
     pub(crate) place: String,
+    /// Bytes a second of a device's memory.
+    pub(crate) memory_rate: Option<u64>,
     /// From the command's start of loading to the engine's readiness.
     pub(crate) load_time: Duration,
 }
@@ -89,7 +91,8 @@ impl Session {
         }
         let tokenizer = tokenizer(&model)?;
         let templates = Arc::new(Templates::new(&model.special, &tokenizer));
-        let Backend { executor, weight_bytes, place } = backend::open(args, &model, &progress, verbosity)?;
+        let Backend { executor, weight_bytes, place, memory_rate } =
+            backend::open(args, &model, &progress, verbosity)?;
         let max_step_tokens = executor.info().max_step_tokens;
         let metrics = Arc::new(Metrics::new(&model.name, executor.info()));
         let observer = metrics.clone();
@@ -98,7 +101,7 @@ impl Session {
         let engine = Engine::start(parts, EngineConfig { max_step_tokens, ..tuning.engine })?;
         let LoadedModel { name, config, special, .. } = model;
         let (end_token, load_time) = (special.end.first().copied(), begin.elapsed());
-        let model = ModelSummary { name, config, weight_bytes, end_token, place, load_time };
+        let model = ModelSummary { name, config, weight_bytes, end_token, place, memory_rate, load_time };
         tracing::info!(model = model.name, seconds = model.load_time.as_secs_f64(), "loaded");
         Ok(Session { engine, model, templates, metrics })
     }

@@ -16,6 +16,8 @@ pub struct DeviceInfo {
     pub compute_capability: (i32, i32),
     /// Bytes of its memory.
     pub memory_bytes: usize,
+    /// Bytes a second that its memory could move by clock and width; nine tenths of it are seen at best.
+    pub memory_rate: u64,
 }
 
 /// Why the devices could not be listed.
@@ -73,7 +75,11 @@ fn describe(ordinal: i32) -> Result<DeviceInfo, ProbeError> {
     let minor = attribute(handle, CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
     // SAFETY: `handle` came from `device::get` above, after `init` succeeded, so it names a device of this process.
     let memory_bytes = unsafe { device::total_mem(handle) }.map_err(failed("reading a device's memory"))?;
-    Ok(DeviceInfo { ordinal, name, compute_capability: (major, minor), memory_bytes })
+    let kilohertz = attribute(handle, CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE)?;
+    let bits = attribute(handle, CUdevice_attribute::CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH)?;
+    // Twice in a clock.
+    let memory_rate = 2 * 1000 * u64::from(kilohertz.unsigned_abs()) * u64::from(bits.unsigned_abs()) / 8;
+    Ok(DeviceInfo { ordinal, name, compute_capability: (major, minor), memory_bytes, memory_rate })
 }
 
 fn attribute(handle: CUdevice, attribute: CUdevice_attribute) -> Result<i32, ProbeError> {

@@ -22,7 +22,8 @@ pub(super) fn open(
     check_kv_memory(wanted.args, &options, &model.config)?;
     let executor = CpuExecutor::new(ModelParts::from(model), &options, progress)?;
     let (weight_bytes, num_threads) = (executor.weight_bytes_per_step(), executor.num_threads());
-    Ok(Backend { executor: Box::new(executor), weight_bytes, place: format!("{num_threads} threads") })
+    let place = format!("{num_threads} threads");
+    Ok(Backend { executor: Box::new(executor), weight_bytes, place, memory_rate: None })
 }
 
 fn options(wanted: &Wanted<'_>) -> Result<CpuOptions, Failure> {

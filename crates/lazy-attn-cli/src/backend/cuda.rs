@@ -74,7 +74,15 @@ pub(super) fn open(
         (Box::new(group), Fit::of(&model.config, devices.len(), wanted.args.kv_dtype)?.weight_bytes)
     };
     let weight_bytes = usize::try_from(weight_bytes).unwrap_or(usize::MAX);
-    Ok(Backend { executor, weight_bytes, place })
+    Ok(Backend { executor, weight_bytes, place, memory_rate: memory_rate(ordinals) })
+}
+
+/// That of the slowest of the devices; each reads its own part of the weights.
+fn memory_rate(ordinals: &[usize]) -> Option<u64> {
+    let is_used =
+        |device: &DeviceInfo| usize::try_from(device.ordinal).is_ok_and(|at| ordinals.contains(&at));
+    let devices = probe::devices().ok()?;
+    devices.iter().filter(|device| is_used(device)).map(|device| device.memory_rate).min()
 }
 
 fn options(wanted: &Wanted<'_>) -> Result<CudaOptions, Failure> {

@@ -33,6 +33,8 @@ pub(crate) struct Backend {
     pub(crate) weight_bytes: usize,
     /// Where it runs, for people.
     pub(crate) place: String,
+    /// Bytes a second that the device's memory could move; `None` where weights lie in this machine's memory.
+    pub(crate) memory_rate: Option<u64>,
 }
 
 /// The options, as far as every backend checks them alike.
