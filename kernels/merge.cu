@@ -139,6 +139,7 @@ template <class Element, int HeadDim> __device__ __forceinline__ void merge_by_w
 }
 
 template <class Element, int HeadDim> __device__ __forceinline__ void merge(const LaMerge &p) {
+    next_grid_may_start();
     const uint32_t num_rows = *p.plan.num_merges * p.num_q_heads;
     if (num_rows > gridDim.x) {
         merge_by_warps<Element, HeadDim>(p, num_rows);

@@ -19,11 +19,13 @@ constexpr int kNormThreads = 256;
 template <class Element> __device__ __forceinline__ void rms_norm(const LaNorm &p) {
     __shared__ float sWarps[kNormThreads / 32];
     next_grid_may_start();
-    wait_for_last_grid();
     const uint32_t num_vectors = p.width / kVector;
     const int64_t row = static_cast<int64_t>(blockIdx.x) * num_vectors;
     const uint4 *gX = static_cast<const uint4 *>(p.x) + row;
     const uint4 *__restrict__ gWeight = static_cast<const uint4 *>(p.weight);
+    // The weight does not depend on the grid before: with a few rows its way from memory would be a third of the time.
+    for (uint32_t i = 8 * threadIdx.x; i < num_vectors; i += 8 * kNormThreads) prefetch_line(gWeight + i);
+    wait_for_last_grid();
     uint4 *gResidual = p.residual == nullptr ? nullptr : static_cast<uint4 *>(p.residual) + row;
     uint4 *gOut = static_cast<uint4 *>(p.out) + row;
 

@@ -190,6 +190,19 @@ typedef struct LaSiluMul {
     uint32_t width;  // a multiple of 8
 } LaSiluMul;
 
+// Parameters of la_skinny_*.
+typedef struct LaSkinny {
+    const void *x;           // [m, k]
+    const void *w;           // [n, k], or of la_skinny_*_silu_* [2 * n, k], the gate first
+    void *out;               // [m, n]
+    uint32_t m;              // 1 to 8
+    uint32_t n;              // a multiple of 8
+    uint32_t k;              // a multiple of 32
+    uint32_t stage_columns;  // columns of a stage of the ring, a multiple of 256
+    uint32_t num_stages;     // 2 to 12
+    uint32_t reserved;       // zero
+} LaSkinny;
+
 // Parameters of la_gather.
 typedef struct LaGather {
     const void *table;    // [num_table_rows, width] of 16-bit elements
@@ -286,6 +299,7 @@ static_assert(sizeof(LaMerge) == 88 && offsetof(LaMerge, num_q_heads) == 80, "La
 static_assert(sizeof(LaAppend) == 120 && offsetof(LaAppend, k_stride) == 104, "LaAppend differs from abi.rs");
 static_assert(sizeof(LaNorm) == 48 && offsetof(LaNorm, num_rows) == 32, "LaNorm differs from abi.rs");
 static_assert(sizeof(LaSiluMul) == 24 && offsetof(LaSiluMul, width) == 20, "LaSiluMul differs from abi.rs");
+static_assert(sizeof(LaSkinny) == 48 && offsetof(LaSkinny, m) == 24, "LaSkinny differs from abi.rs");
 static_assert(sizeof(LaGather) == 40 && offsetof(LaGather, num_table_rows) == 32, "LaGather differs from abi.rs");
 static_assert(sizeof(LaQkvNorm) == 48 && offsetof(LaQkvNorm, eps) == 44, "LaQkvNorm differs from abi.rs");
 static_assert(sizeof(LaSampling) == 48 && offsetof(LaSampling, top_k) == 28, "LaSampling differs from abi.rs");

@@ -1,12 +1,12 @@
 //! A model's shape on a CUDA device: decode, time to the first token, encoding. Arguments are the shape (a name or a
-//! `config.json`; `llama-3.1-8b` unless given) and parts of the names of the rows to run; `--graphs` or `--eager` runs only one of the two. Times are from call to answer,
-//! copies and planning included; the median of the repetitions.
+//! `config.json`; `llama-3.1-8b` unless given; a folder is a model with its weights) and parts of the names of the rows to run; `--graphs` or `--eager` runs only one of the two, `--library`
+//! has cuBLASLt multiply always. Times are from call to answer, copies and planning included; the median of the repetitions.
 #![allow(clippy::unwrap_used, reason = "a bench stops at the first error")]
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use lazy_attn::cuda::{CudaDevice, ElementType, Gemm, GemmShape, KernelImage};
+use lazy_attn::cuda::{CudaDevice, ElementType, Gemm, GemmShape, KernelImage, Products};
 use lazy_attn_models::cuda::{CudaExecutor, CudaOptions};
 use lazy_attn_models::{LoadOptions, LoadedModel, ModelConfig, ModelParts, ModelRef, Silent, load};
 use lazy_attn_testkit::driver::{Pool, RunSpec, StepBuilder, StoredSegment};
@@ -147,7 +147,7 @@ impl Bench {
 /// The rate of a product of 8192^3, in floating-point operations a second.
 fn product_rate(device: &Arc<CudaDevice>) -> f64 {
     const N: usize = 8192;
-    let mut gemm = Gemm::new(device).unwrap();
+    let mut gemm = Gemm::new(device, Products::Library).unwrap();
     let (x, w) = (device.alloc::<u16>(N * N).unwrap(), device.alloc::<u16>(N * N).unwrap());
     // Numbers that differ in every bit, as those of a model do: equal ones cost less power and run faster.
     let bits = |index: usize| (index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
@@ -228,15 +228,22 @@ fn main() {
     let filters: Vec<String> = arguments.collect();
     let device = Arc::new(CudaDevice::new(0, KernelImage::find().unwrap().bytes).unwrap());
     let ceiling = product_rate(&device);
-    let reference: ModelRef = format!("random:7:{shape}").parse().unwrap();
+    let is_folder = std::path::Path::new(&shape).is_dir();
+    let reference: ModelRef =
+        if is_folder { shape.clone() } else { format!("random:7:{shape}") }.parse().unwrap();
     let model = load(&reference, &LoadOptions::default()).unwrap();
     for &graphs in graphs {
         let start = Instant::now();
-        let options = CudaOptions { graphs, max_logit_rows: 64, ..CudaOptions::default() };
+        let products = if is_given("--library") { Products::Library } else { Products::Fastest };
+        let options = CudaOptions { graphs, products, max_logit_rows: 64, ..CudaOptions::default() };
         let executor = CudaExecutor::new(&device, ModelParts::from(&model), &options, &Silent).unwrap();
         let info = executor.info();
         let seconds = start.elapsed().as_secs_f64();
-        println!("{shape}, graphs {graphs}: loaded in {seconds:.1} s, {} KV blocks", info.num_blocks);
+        let rate = model.tensors.total_bytes() as f64 / seconds / 1e9;
+        println!(
+            "{shape}, graphs {graphs}: loaded in {seconds:.2} s ({rate:.1} GB/s), {} KV blocks",
+            info.num_blocks
+        );
         let pool = Pool::scattered(info.num_blocks, info.block_size, 1);
         let again = ModelRef::clone(&reference);
         let model = load(&again, &LoadOptions::default()).unwrap();
@@ -245,6 +252,7 @@ fn main() {
         bench.decode("decode_b1_ctx2048", 1, (4, 512));
         if graphs {
             bench.decode("decode_b8_ctx2048", 8, (4, 512));
+            bench.decode("decode_b16_ctx2048", 16, (4, 512));
             bench.decode("decode_b32_ctx2048", 32, (4, 512));
         }
         bench.decode("decode_b64_ctx8192", 64, (16, 512));

@@ -290,7 +290,7 @@ macro_rules! struct_abi {
 }
 
 /// Every struct of the header.
-pub const STRUCTS: [StructAbi; 23] = [
+pub const STRUCTS: [StructAbi; 24] = [
     struct_abi!(LaPart { first_block, key_begin, key_end, start, flags }),
     struct_abi!(LaItem { part_begin, part_end, row_begin, row_end, first_slot }),
     struct_abi!(LaRow { token, base }),
@@ -318,6 +318,7 @@ pub const STRUCTS: [StructAbi; 23] = [
     struct_abi!(LaAppend { kv, rope, writes, num_writes, k, v, k_stride, v_stride }),
     struct_abi!(LaNorm { x, residual, weight, out, num_rows, width, eps, reserved }),
     struct_abi!(LaSiluMul { gate_up, out, num_rows, width }),
+    struct_abi!(LaSkinny { x, w, out, m, n, k, stage_columns, num_stages, reserved }),
     struct_abi!(LaGather { table, ids, out, num_rows, width, num_table_rows, reserved }),
     struct_abi!(LaQkvNorm { qkv, bias, q_weight, k_weight, num_tokens, num_q_heads, num_kv_heads, eps }),
     struct_abi!(LaSampling {
@@ -367,6 +368,7 @@ const _: () = assert!(size_of::<LaMerge>() == 88 && offset_of!(LaMerge, num_q_he
 const _: () = assert!(size_of::<LaAppend>() == 120 && offset_of!(LaAppend, k_stride) == 104);
 const _: () = assert!(size_of::<LaNorm>() == 48 && offset_of!(LaNorm, num_rows) == 32);
 const _: () = assert!(size_of::<LaSiluMul>() == 24 && offset_of!(LaSiluMul, width) == 20);
+const _: () = assert!(size_of::<LaSkinny>() == 48 && offset_of!(LaSkinny, m) == 24);
 const _: () = assert!(size_of::<LaGather>() == 40 && offset_of!(LaGather, num_table_rows) == 32);
 const _: () = assert!(size_of::<LaQkvNorm>() == 48 && offset_of!(LaQkvNorm, eps) == 44);
 const _: () = assert!(size_of::<LaSampling>() == 48 && offset_of!(LaSampling, top_k) == 28);

@@ -56,7 +56,7 @@ pub enum ElementType {
 }
 
 impl ElementType {
-    fn kv(self) -> KvDtype {
+    pub(crate) fn kv(self) -> KvDtype {
         match self {
             ElementType::Bf16 => KvDtype::Bf16,
             ElementType::F16 => KvDtype::F16,

@@ -13,6 +13,7 @@ use cudarc::nvrtc::Ptx;
 
 use crate::abi::{KvDtype, LaAppend, LaAttend, LaMerge};
 use crate::elementwise::Elementwise;
+use crate::skinny::Skinny;
 use crate::tile::TileClass;
 
 // SAFETY: plain data without references or padding, passed by value as the header of the kernels declares it.
@@ -155,18 +156,19 @@ pub struct Kernels {
     append: BTreeMap<KernelShape, CudaFunction>,
     rotate_keys: BTreeMap<KernelShape, CudaFunction>,
     pub(crate) elementwise: Elementwise,
+    pub(crate) skinny: Skinny,
     num_multiprocessors: u32,
     widest: TileClass,
 }
 
 /// Sizes of a device that decide how kernels are launched.
 #[derive(Debug, Clone, Copy)]
-struct Limits {
-    num_multiprocessors: u32,
-    shared_per_multiprocessor: u32,
-    shared_per_block: u32,
+pub(crate) struct Limits {
+    pub(crate) num_multiprocessors: u32,
+    pub(crate) shared_per_multiprocessor: u32,
+    pub(crate) shared_per_block: u32,
     /// Whether the device runs the code for sm_90a.
-    has_warpgroups: bool,
+    pub(crate) has_warpgroups: bool,
 }
 
 impl Limits {
@@ -186,14 +188,19 @@ impl Limits {
         })
     }
 
+    /// Bytes that each of `blocks` blocks of a multiprocessor may have.
+    pub(crate) fn shared_of_block(&self, blocks: u32) -> u32 {
+        let bytes = (self.shared_per_multiprocessor / blocks).saturating_sub(RESERVED_BYTES);
+        bytes.min(self.shared_per_block)
+    }
+
     /// As many blocks per multiprocessor as wanted, if each then has enough stages; else one.
     fn attend_launch(&self, class: TileClass, shape: KernelShape) -> Result<AttendLaunch, KernelError> {
         let fixed = class.fixed_bytes(shape, self.has_warpgroups);
         let stage_bytes = class.stage_bytes(shape);
         let min_stages = class.min_stages(shape);
         let stages = |blocks: u32| {
-            let bytes = (self.shared_per_multiprocessor / blocks).saturating_sub(RESERVED_BYTES);
-            let free = bytes.min(self.shared_per_block).saturating_sub(fixed);
+            let free = self.shared_of_block(blocks).saturating_sub(fixed);
             (free / stage_bytes).min(MAX_STAGES)
         };
         let wanted = class.blocks_wanted();
@@ -229,6 +236,7 @@ impl Kernels {
             append: BTreeMap::new(),
             rotate_keys: BTreeMap::new(),
             elementwise: Elementwise::load(function, limits.num_multiprocessors)?,
+            skinny: Skinny::load(function, limits)?,
             num_multiprocessors: limits.num_multiprocessors,
             // The widest tiles need registers that only warpgroups can move.
             widest: if limits.has_warpgroups { TileClass::W128 } else { TileClass::W64 },
@@ -379,7 +387,7 @@ impl Kernels {
     }
 }
 
-fn reserve_shared(function: &CudaFunction, bytes: u32) -> Result<(), KernelError> {
+pub(crate) fn reserve_shared(function: &CudaFunction, bytes: u32) -> Result<(), KernelError> {
     let attribute = FunctionAttribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
     let bytes = i32::try_from(bytes).unwrap_or(i32::MAX);
     function.set_attribute(attribute, bytes).map_err(driver("reserving shared memory"))

@@ -8,6 +8,7 @@
 //! * [`image`]: where the kernel image is, and for which devices it has code.
 //! * `kernels` (feature `cuda`): loads the kernel image and launches its kernels.
 //! * `elementwise` (feature `cuda`): launches norms, activations, gathers, sampling and copies of blocks.
+//! * `skinny` (feature `cuda`): launches products of a few rows.
 //! * `probe` (feature `cuda`): which devices this machine has, asked without needing one.
 
 pub mod abi;
@@ -19,6 +20,8 @@ pub mod kernels;
 pub mod layout;
 #[cfg(feature = "cuda")]
 pub mod probe;
+#[cfg(feature = "cuda")]
+pub mod skinny;
 pub mod tile;
 
 #[cfg(feature = "cuda")]
@@ -29,6 +32,8 @@ pub use kernels::{AttendLaunch, KernelError, KernelShape, Kernels, Start};
 pub use layout::{BlockLayout, LayoutError};
 #[cfg(feature = "cuda")]
 pub use probe::{DeviceInfo, ProbeError, devices};
+#[cfg(feature = "cuda")]
+pub use skinny::SkinnyOutput;
 pub use tile::TileClass;
 
 #[cfg(doctest)]

@@ -8,7 +8,8 @@
 mod support;
 
 use lazy_attn::cuda::{
-    BlockCopies, BlockCopy, CudaKvStore, CudaRope, ElementType, LogitShape, Norm, QkvNorm, RowShape,
+    BlockCopies, BlockCopy, CudaKvStore, CudaRope, ElementType, Gemm, GemmShape, LogitShape, Norm, Products,
+    QkvNorm, RowShape,
 };
 use lazy_attn::{KvDtype, KvLayout, RopeTable};
 use lazy_attn_sys::abi::LaSampling;
@@ -94,6 +95,37 @@ impl Rows {
         }
     }
 
+    /// The products of an 8B model's layer and its head, by our kernel where it takes them and by cuBLASLt.
+    fn products(&mut self) {
+        const SHAPES: [(&str, usize, usize); 5] = [
+            ("qkv", 6144, 4096),
+            ("output", 4096, 4096),
+            ("gate_up", 28_672, 4096),
+            ("down", 4096, 14_336),
+            ("head", 128_256, 4096),
+        ];
+        let stream = self.bench.device.stream().clone();
+        // Bits of numbers around one: equal ones cost less power and are read faster.
+        let bits = |index: usize| ((index as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 48) as u16;
+        let memory = |elements: usize| {
+            stream
+                .clone_htod(&(0..elements).map(|at| 0x3C00 | (bits(at) & 0x83FF)).collect::<Vec<u16>>())
+                .unwrap()
+        };
+        for (name, n, k) in SHAPES {
+            let w = memory(n * k);
+            for m in [1, 2, 4, 8, 16] {
+                let (x, mut y) = (memory(m * k), memory(m * n));
+                for (who, products) in [("own", Products::Fastest), ("library", Products::Library)] {
+                    let mut gemm = Gemm::new(&self.bench.device, products).unwrap();
+                    let shape = GemmShape { m, n, k };
+                    let ms = self.bench.time(|_| gemm.run(ElementType::Bf16, shape, &x, &w, &mut y).unwrap());
+                    print_row(&format!("product_{name}_{who}"), m as u32, ms, 2.0 * (n * k) as f64);
+                }
+            }
+        }
+    }
+
     /// What stands between the products of a layer of 4096 wide, as an 8B model has it.
     fn elementwise(&mut self, num_rows: u32) {
         const WIDTH: u32 = 4096;
@@ -156,4 +188,5 @@ fn main() {
     for num_rows in [1, 64, 2048] {
         rows.elementwise(num_rows);
     }
+    rows.products();
 }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use cudarc::driver::CudaSlice;
 use lazy_attn::cuda::{
     Collective, CudaAttention, CudaDevice, CudaKvStore, DevicePlan, ElementType, Gemm, GemmShape, Norm,
-    QkvNorm, RowShape,
+    Products, QkvNorm, RowShape,
 };
 use lazy_attn::{AttnError, AttnParams, RopeTable};
 
@@ -175,7 +175,7 @@ impl Decoder {
         device: &Arc<CudaDevice>,
         config: &ModelConfig,
         weights: Weights,
-        (dtype, part): (HalfDtype, Part),
+        (dtype, products, part): (HalfDtype, Products, Part),
         [max_tokens, logit_rows]: [usize; 2],
     ) -> Result<Decoder, ModelError> {
         let sizes = Sizes::of(config, part.shard)?;
@@ -195,7 +195,7 @@ impl Decoder {
             window: config.sliding_window.unwrap_or(0),
             params,
             weights,
-            gemm: Gemm::new(device)?,
+            gemm: Gemm::new(device, products)?,
             collective: part.collective,
             acts: Activations::new(device, &sizes, rows, padded_rows(logit_rows))?,
             sizes,
@@ -320,11 +320,10 @@ impl Decoder {
         self.device.add_rms_norm((element, shape), &delta.as_view(), &mut x, &norm, &mut normed)?;
 
         let mut gate_up = gate_up.slice_mut(..rows * 2 * sizes.ffn);
-        let product = GemmShape { m: rows, n: 2 * sizes.ffn, k: sizes.hidden };
-        self.gemm.run(element, product, &normed.as_view(), &layer.gate_up, &mut gate_up)?;
         let mut gated = gated.slice_mut(..rows * sizes.ffn);
-        let shape = RowShape { num_rows: rows as u32, width: sizes.ffn as u32 };
-        self.device.silu_mul((element, shape), &gate_up.as_view(), &mut gated)?;
+        let product = GemmShape { m: rows, n: sizes.ffn, k: sizes.hidden };
+        let operands = (&normed.as_view(), &layer.gate_up);
+        self.gemm.run_gated(element, product, operands, &mut gate_up, &mut gated)?;
         let product = GemmShape { m: rows, n: sizes.hidden, k: sizes.ffn };
         self.gemm.run(element, product, &gated.as_view(), &layer.down, &mut delta)?;
         if let Some(collective) = &mut self.collective {

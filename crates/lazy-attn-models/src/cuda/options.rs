@@ -1,6 +1,6 @@
 //! How a model is run on a device, and how much of it the KV store takes.
 
-use lazy_attn::cuda::DeviceMemory;
+use lazy_attn::cuda::{DeviceMemory, Products};
 use lazy_attn::{AttnError, KvDtype, KvLayout};
 use lazy_attn_types::BlockSize;
 
@@ -24,6 +24,8 @@ pub struct CudaOptions {
     pub max_logit_rows: u32,
     /// Whether decode steps are captured and replayed as graphs.
     pub graphs: bool,
+    /// Who multiplies matrices.
+    pub products: Products,
 }
 
 impl Default for CudaOptions {
@@ -36,6 +38,7 @@ impl Default for CudaOptions {
             max_step_tokens: 8192,
             max_logit_rows: 256,
             graphs: true,
+            products: Products::Fastest,
         }
     }
 }

@@ -59,7 +59,8 @@ impl Prepared {
         // A captured step would hold the sums of several devices.
         let graphs = options.graphs && part.collective.is_none();
         let world = part.shard.world() as u64;
-        let decoder = Decoder::new(device, config, weights, (dtype, part), [max_tokens, logit_rows])?;
+        let how = (dtype, options.products, part);
+        let decoder = Decoder::new(device, config, weights, how, [max_tokens, logit_rows])?;
         let sizes = *decoder.sizes();
         let outputs = Outputs::new(device, padded_rows(max_tokens), sizes.vocab)?;
         let plan = DevicePlan::new(device, first_bounds(max_tokens))?;

@@ -47,6 +47,30 @@ pub struct LaSiluMul {
     pub width: u32,
 }
 
+/// Parameters of `la_skinny_*`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct LaSkinny {
+    /// `[m, k]`.
+    pub x: DeviceAddress,
+    /// `[n, k]`, or of `la_skinny_*_silu_*` `[2 * n, k]`, the gate first.
+    pub w: DeviceAddress,
+    /// `[m, n]`.
+    pub out: DeviceAddress,
+    /// 1 to 8.
+    pub m: u32,
+    /// A multiple of 8.
+    pub n: u32,
+    /// A multiple of 32.
+    pub k: u32,
+    /// Columns of a stage of the ring, a multiple of 256; chosen by the launch.
+    pub stage_columns: u32,
+    /// 2 to 12; chosen by the launch.
+    pub num_stages: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
 /// Parameters of `la_gather`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]

@@ -1,5 +1,5 @@
-//! Products of activations and weights by cuBLASLt. The library is driven by raw handles; what it reads and writes is checked
-//! here.
+//! Products of activations and weights: a few rows by our own kernel, the rest by cuBLASLt. The library is driven by raw
+//! handles; what it reads and writes is checked here.
 #![allow(unsafe_code)]
 
 use std::collections::HashMap;
@@ -7,10 +7,13 @@ use std::sync::Arc;
 
 use cudarc::cublaslt::result::{self as lt, CublasError};
 use cudarc::cublaslt::sys;
-use cudarc::driver::{CudaSlice, DevicePtr, DevicePtrMut};
-use lazy_attn_sys::ElementType;
+use cudarc::driver::{CudaSlice, CudaViewMut, DevicePtr, DevicePtrMut};
+use lazy_attn_sys::abi::DeviceAddress;
+use lazy_attn_sys::{ElementType, SkinnyOutput};
 
 use super::attention::{CudaDevice, device_error};
+use super::elementwise::RowShape;
+use super::skinny::Operands;
 use crate::error::AttnError;
 
 /// What cuBLASLt may use for partial sums; NVIDIA's advice for its largest devices.
@@ -29,15 +32,28 @@ pub struct GemmShape {
     pub k: usize,
 }
 
-/// cuBLASLt on a device's stream: one handle, one workspace, and the algorithm of each shape, chosen once.
+/// Who multiplies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Products {
+    /// Our own kernel where it is known to be faster, else cuBLASLt.
+    #[default]
+    Fastest,
+    /// cuBLASLt always: for comparison.
+    Library,
+}
+
+/// Products on a device's stream: our kernel for a few rows; else cuBLASLt, with one handle, one workspace, and the algorithm of
+/// each shape, chosen once.
 ///
-/// A product allocates nothing on the device and waits for nothing, and may be captured in a graph.
+/// A product allocates nothing on the device and waits for nothing, and may be captured in a graph. Our kernel may read `w` while
+/// what was launched before runs: `w` must have been written before the last wait for the device.
 #[derive(Debug)]
 pub struct Gemm {
     device: Arc<CudaDevice>,
+    products: Products,
     handle: Handle,
     workspace: CudaSlice<u8>,
-    products: HashMap<Key, Product>,
+    algorithms: HashMap<Key, Product>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -60,7 +76,7 @@ impl Gemm {
     ///
     /// # Errors
     /// [`AttnError::Device`] if the library is not installed or refuses, or the device has no room for its workspace.
-    pub fn new(device: &Arc<CudaDevice>) -> Result<Gemm, AttnError> {
+    pub fn new(device: &Arc<CudaDevice>, products: Products) -> Result<Gemm, AttnError> {
         // SAFETY: the call only opens the library by its usual names and closes it again.
         if !unsafe { sys::is_culib_present() } {
             let reason = "libcublasLt was not found; install the CUDA 13 libraries".to_owned();
@@ -71,7 +87,12 @@ impl Gemm {
         let handle = Handle(lt::create_handle().map_err(failed("opening cuBLASLt"))?);
         let workspace = device.stream().alloc_zeros(WORKSPACE_BYTES);
         let workspace = workspace.map_err(device_error("allocating the workspace of cuBLASLt"))?;
-        Ok(Gemm { device: Arc::clone(device), handle, workspace, products: HashMap::new() })
+        Ok(Gemm { device: Arc::clone(device), products, handle, workspace, algorithms: HashMap::new() })
+    }
+
+    /// Whether a product of `shape` goes to our own kernel.
+    fn is_own(&self, shape: GemmShape) -> bool {
+        self.products == Products::Fastest && self.device.prefers_skinny(shape)
     }
 
     /// `y = x w^T` in elements of `element`.
@@ -92,6 +113,10 @@ impl Gemm {
         AttnError::check_size("length of y", y.len(), shape.m * shape.n)?;
         let device = Arc::clone(&self.device);
         let (y, _written) = y.device_ptr_mut(device.stream());
+        if self.is_own(shape) {
+            let y = DeviceAddress(y);
+            return device.skinny((element, SkinnyOutput::Same), shape, Operands { x, w, y });
+        }
         self.launch(Key { shape, element, output: Output::Same }, x, w, y)
     }
 
@@ -110,7 +135,35 @@ impl Gemm {
         AttnError::check_size("length of y", y.len(), shape.m * shape.n)?;
         let device = Arc::clone(&self.device);
         let (y, _written) = y.device_ptr_mut(device.stream());
+        if self.is_own(shape) {
+            let y = DeviceAddress(y);
+            return device.skinny((element, SkinnyOutput::F32), shape, Operands { x, w, y });
+        }
         self.launch(Key { shape, element, output: Output::F32 }, x, w, y)
+    }
+
+    /// `y = silu(x gate^T) * (x up^T)`, with the bits of a product and [`CudaDevice::silu_mul`] behind it.
+    ///
+    /// `x`: `[m, k]`; `w`: `[2 n, k]`, the gate first; `packed`: `[m, 2 n]`, which may be written; `y`: `[m, n]`.
+    ///
+    /// # Errors
+    /// As for [`Gemm::run`].
+    pub fn run_gated(
+        &mut self,
+        element: ElementType,
+        shape: GemmShape,
+        (x, w): (&impl DevicePtr<u16>, &impl DevicePtr<u16>),
+        packed: &mut CudaViewMut<'_, u16>,
+        y: &mut impl DevicePtrMut<u16>,
+    ) -> Result<(), AttnError> {
+        let GemmShape { m, n, .. } = shape;
+        let device = Arc::clone(&self.device);
+        if self.is_own(shape) {
+            let y = device.write("length of y", y, m * n)?;
+            return device.skinny((element, SkinnyOutput::SiluMul), shape, Operands { x, w, y });
+        }
+        self.run(element, GemmShape { n: 2 * n, ..shape }, x, w, packed)?;
+        device.silu_mul((element, RowShape { num_rows: m as u32, width: n as u32 }), packed, y)
     }
 
     /// `y`: the address of memory that the caller borrows, as long as the key says.
@@ -129,13 +182,13 @@ impl Gemm {
         }
         let stream = self.device.stream();
         stream.context().bind_to_thread().map_err(device_error("choosing a context"))?;
-        if !self.products.contains_key(&key) {
-            if self.products.len() >= MAX_SHAPES {
-                self.products.clear();
+        if !self.algorithms.contains_key(&key) {
+            if self.algorithms.len() >= MAX_SHAPES {
+                self.algorithms.clear();
             }
-            self.products.insert(key, Product::new(&self.handle, key)?);
+            self.algorithms.insert(key, Product::new(&self.handle, key)?);
         }
-        let product = &self.products[&key];
+        let product = &self.algorithms[&key];
         let (x, _x_read) = x.device_ptr(stream);
         let (w, _w_read) = w.device_ptr(stream);
         let (workspace, _used) = self.workspace.device_ptr(stream);

@@ -3,7 +3,7 @@
 //! Reading order: [`CudaDevice`] and [`CudaAttention`] (`attention`), [`CudaKvStore`] (`store`: where keys and values live),
 //! [`DevicePlan`] (`plan`: a [`Schedule`](crate::schedule::Schedule) in device memory, sent through a [`PinnedRing`]). Then
 //! what a model needs around attention: norms, activations and gathers (`elementwise`), `sampling`, and copies of blocks
-//! (`copies`), all of them methods of [`CudaDevice`]; and products of matrices ([`Gemm`]). [`Collective`]
+//! (`copies`), all of them methods of [`CudaDevice`]; and products of matrices ([`Gemm`], of a few rows by `skinny`). [`Collective`]
 //! adds up over several devices.
 
 mod attention;
@@ -16,13 +16,14 @@ mod memory;
 mod pinned;
 mod plan;
 mod sampling;
+mod skinny;
 mod store;
 
 pub use attention::{CudaAttention, CudaDevice};
 pub use collective::Collective;
 pub use copies::{BlockCopies, BlockCopy, CudaRope};
 pub use elementwise::{Norm, QkvNorm, RowShape};
-pub use gemm::{Gemm, GemmShape};
+pub use gemm::{Gemm, GemmShape, Products};
 pub use graph::CapturedGraph;
 pub use lazy_attn_sys::abi::{LaSampling, NOT_FINITE, NOTHING_ALLOWED};
 pub use lazy_attn_sys::{ElementType, KernelImage};

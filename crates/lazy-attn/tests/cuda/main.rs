@@ -11,6 +11,7 @@ mod elementwise;
 mod fp8;
 mod gpu;
 mod graph;
+mod products;
 mod rotate_keys;
 mod sampling;
 mod shapes;
