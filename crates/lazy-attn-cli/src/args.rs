@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use lazy_attn_types::KvPolicy;
 
 pub(crate) use client::{ChatArgs, RemoteArgs};
 pub(crate) use device::{DeviceArg, MemoryFraction};
@@ -56,6 +57,9 @@ pub(crate) struct EngineArgs {
     /// How keys and values are held in memory
     #[arg(long, global = true, value_enum, default_value_t = KvDtypeArg::Auto)]
     pub(crate) kv_dtype: KvDtypeArg,
+    /// How the KV of documents is reused: `lazy` is this system, the others what it is compared with
+    #[arg(long, global = true, value_enum, default_value_t = KvPolicyArg::Lazy)]
+    pub(crate) kv_policy: KvPolicyArg,
     /// Threads for arithmetic; all available ones if absent
     #[arg(long, global = true, value_name = "N")]
     pub(crate) threads: Option<NonZeroUsize>,
@@ -262,6 +266,40 @@ pub(crate) enum KvDtypeArg {
     Bf16,
     /// 8 bits and a scale per block and head, on CUDA devices
     Fp8,
+}
+
+/// `--kv-policy`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum KvPolicyArg {
+    /// One copy of a document serves every position
+    Lazy,
+    /// A document at another position is a copy whose keys are rotated again
+    Reencode,
+    /// Keys are rotated whenever they are read
+    RotateKeys,
+    /// Documents are text, reused up to the first difference
+    Prefix,
+    /// Nothing is reused
+    None,
+}
+
+impl KvPolicyArg {
+    /// Its name.
+    pub(crate) fn name(self) -> &'static str {
+        KvPolicy::from(self).name()
+    }
+}
+
+impl From<KvPolicyArg> for KvPolicy {
+    fn from(policy: KvPolicyArg) -> KvPolicy {
+        match policy {
+            KvPolicyArg::Lazy => KvPolicy::Lazy,
+            KvPolicyArg::Reencode => KvPolicy::Reencode,
+            KvPolicyArg::RotateKeys => KvPolicy::RotateKeys,
+            KvPolicyArg::Prefix => KvPolicy::Prefix,
+            KvPolicyArg::None => KvPolicy::None,
+        }
+    }
 }
 
 /// A number of bytes written by a person.

@@ -42,7 +42,7 @@ impl Tuning {
         let default = EngineConfig::default();
         // A step must have room for one token of every running sequence and one more.
         let max_running = default.max_running.min(backend::least_step_tokens(args) - 1);
-        let engine = EngineConfig { max_running, ..default };
+        let engine = EngineConfig { max_running, kv_policy: args.kv_policy.into(), ..default };
         Tuning { engine, served_name: None, max_context_tokens: None }
     }
 }

@@ -2,7 +2,7 @@
 
 use lazy_attn_kv::{EvictionPolicy, KvConfig};
 use lazy_attn_sched::{AdmissionPolicy, SchedConfig};
-use lazy_attn_types::{ExecutorInfo, ParamError};
+use lazy_attn_types::{ExecutorInfo, KvPolicy, ParamError};
 
 /// Everything that can be set about an engine. Flags mirror these fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub struct EngineConfig {
     pub max_pinned_percent: u32,
     /// Which cached segment goes when blocks are needed.
     pub eviction: EvictionPolicy,
+    /// How KV is reused. The executor must be able to store keys as [`KvPolicy::stored_keys`] says.
+    pub kv_policy: KvPolicy,
     /// From it and the request's id the seed of a request that brings none is made.
     pub seed: u64,
 }
@@ -38,6 +40,7 @@ impl Default for EngineConfig {
             admission: AdmissionPolicy::default(),
             max_pinned_percent: 50,
             eviction: EvictionPolicy::CostAware,
+            kv_policy: KvPolicy::Lazy,
             seed: 0,
         }
     }
@@ -62,6 +65,10 @@ impl EngineConfig {
         if self.max_pinned_percent > 100 {
             let value = u64::from(self.max_pinned_percent);
             return Err(error("engine.max_pinned_percent", value, "from 0 to 100"));
+        }
+        if !info.stored_keys.contains(&self.kv_policy.stored_keys()) {
+            let (value, allowed) = (self.kv_policy.to_string(), "one whose keys the executor can store");
+            return Err(ParamError { field: "engine.kv_policy", value, allowed });
         }
         let step_tokens = self.step_tokens(info);
         if step_tokens <= self.max_running {
@@ -91,6 +98,7 @@ impl EngineConfig {
             max_waiting: self.max_waiting,
             max_waiting_tokens: self.max_waiting_tokens,
             admission: self.admission,
+            kv_policy: self.kv_policy,
         }
     }
 
@@ -102,7 +110,7 @@ impl EngineConfig {
 #[cfg(test)]
 mod tests {
     use lazy_attn_testkit::{FakeConfig, FakeExecutor};
-    use lazy_attn_types::Executor;
+    use lazy_attn_types::{Executor, StoredKeys};
 
     use super::*;
 
@@ -120,5 +128,20 @@ mod tests {
         assert_eq!(refused(|c| c.max_waiting = 0), Err("engine.max_waiting"));
         assert_eq!(refused(|c| c.max_pinned_percent = 101), Err("engine.max_pinned_percent"));
         assert_eq!(refused(|c| c.max_parts = 0), Err("engine.max_parts"));
+    }
+
+    #[test]
+    fn a_policy_needs_an_executor_that_can_store_keys_for_it() {
+        let executor = FakeExecutor::new(FakeConfig::default());
+        let rotated = ExecutorInfo { stored_keys: &[StoredKeys::Rotated], ..executor.info().clone() };
+        let refused = |kv_policy, info: &ExecutorInfo| {
+            let config = EngineConfig { kv_policy, ..EngineConfig::default() };
+            config.validate(info).map_err(|error| error.field)
+        };
+        for policy in KvPolicy::ALL {
+            assert_eq!(refused(policy, executor.info()), Ok(()));
+            let expected = if policy == KvPolicy::RotateKeys { Err("engine.kv_policy") } else { Ok(()) };
+            assert_eq!(refused(policy, &rotated), expected);
+        }
     }
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use lazy_attn_kv::Found;
 use lazy_attn_sched::{Outcome, PlannedRun, RunTokens, Work};
 use lazy_attn_types::{
-    Context, OutputKind, OutputRow, Segment, SegmentHandle, SegmentKey, SegmentKind, SequenceId, Timestamp,
+    Context, Exactness, OutputKind, OutputRow, Segment, SegmentHandle, SegmentKey, SegmentKind, SequenceId,
+    Timestamp,
 };
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::Span;
@@ -45,6 +46,7 @@ pub(crate) struct LiveRequest {
     computed: Vec<u32>,
     num_preemptions: u32,
     documents_reused: u32,
+    documents_reencoded: u32,
     times: Times,
     /// Documents that it began to encode, with the plan of their first step; at most those of its prompt.
     encoding: Vec<(SegmentHandle, Timestamp)>,
@@ -58,6 +60,7 @@ struct LiveJob {
     sequences: Vec<SequenceId>,
     parts: Vec<PreparedPart>,
     prompt_tokens: u32,
+    exactness: Exactness,
     work: intake::Work,
     cache: CacheUse,
     context: Arc<Context>,
@@ -87,6 +90,7 @@ impl LiveRequest {
             computed: vec![0; job.prepared.context.segments().len()],
             num_preemptions: 0,
             documents_reused: 0,
+            documents_reencoded: 0,
             times,
             encoding: Vec::new(),
             observer,
@@ -95,6 +99,7 @@ impl LiveRequest {
                 request: job.request,
                 sequences: job.sequences,
                 prompt_tokens: job.prepared.prompt_tokens(),
+                exactness: job.prepared.exactness,
                 work: job.prepared.work,
                 cache: job.prepared.cache,
                 context: job.prepared.context,
@@ -136,11 +141,16 @@ impl LiveRequest {
         if self.num_admitted == 1 {
             self.times.admitted = Some(now);
             let parts: Vec<ResolvedPart> = self.job.parts.iter().map(|part| resolved(part, found)).collect();
-            let reused = parts.iter().zip(&self.job.parts);
-            let reused = reused.filter(|(part, own)| own.is_document && part.outcome != PartOutcome::Miss);
-            self.documents_reused = reused.count() as u32;
+            for (part, _) in parts.iter().zip(&self.job.parts).filter(|(_, own)| own.is_document) {
+                match part.outcome {
+                    PartOutcome::Hit | PartOutcome::Joined => self.documents_reused += 1,
+                    PartOutcome::Reencoded => self.documents_reencoded += 1,
+                    PartOutcome::Miss => {}
+                }
+            }
             self.observe_start(&parts, now);
-            self.send(Event::Started { request: self.job.request, parts, seed: self.job.seed });
+            let LiveJob { request, seed, exactness, .. } = self.job;
+            self.send(Event::Started { request, parts, seed, exactness });
         }
     }
 
@@ -274,6 +284,7 @@ impl LiveRequest {
             completion_tokens: self.samples.iter().map(Sample::num_generated).sum(),
             documents_total: self.job.parts.iter().filter(|part| part.is_document).count() as u32,
             documents_reused: self.documents_reused,
+            documents_reencoded: self.documents_reencoded,
             preemptions: self.num_preemptions,
         }
     }
@@ -323,6 +334,7 @@ fn resolved(part: &PreparedPart, found: &[Found]) -> ResolvedPart {
     let outcome = match part.segment_index.and_then(|index| found.get(index)) {
         Some(Found::Hit) => PartOutcome::Hit,
         Some(Found::Joined) => PartOutcome::Joined,
+        Some(Found::Reencoded) => PartOutcome::Reencoded,
         // The last prompt token alone has no segment: it is always run.
         Some(Found::Miss) | None => PartOutcome::Miss,
     };

@@ -3,8 +3,10 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-use lazy_attn_sched::{PlacedSegment, PlannedRun, RunTokens, StepPlan};
-use lazy_attn_types::{BlockId, CarriedToken, Run, SegmentHandle, SegmentView, StepInput, TokenRange};
+use lazy_attn_sched::{PlacedSegment, PlannedReencoding, PlannedRun, RunTokens, StepPlan};
+use lazy_attn_types::{
+    BlockId, CarriedToken, Reencoding, Run, SegmentHandle, SegmentView, StepInput, TokenRange,
+};
 
 /// Lays `plan` out; the block list of a segment that several runs read is stored once.
 #[must_use]
@@ -13,6 +15,9 @@ pub fn flatten(plan: &StepPlan) -> StepInput {
     flattener.input.segments.reserve(plan.runs.iter().map(|run| run.num_earlier + 1).sum());
     for run in &plan.runs {
         flattener.push(run);
+    }
+    for reencoding in &plan.reencodings {
+        flattener.push_reencoding(reencoding);
     }
     flattener.input
 }
@@ -68,13 +73,31 @@ impl Flattener {
         }
     }
 
-    fn push_view(&mut self, segment: &PlacedSegment, seen: TokenRange) {
-        let block_ids: &mut Vec<BlockId> = &mut self.input.block_ids;
-        let first_block = *self.first_blocks.entry(segment.handle).or_insert_with(|| {
-            let first = block_ids.len() as u32;
-            block_ids.extend_from_slice(&segment.blocks);
-            first
+    fn push_reencoding(&mut self, reencoding: &PlannedReencoding) {
+        let PlannedReencoding { from, from_blocks, own, distance, .. } = reencoding;
+        let (from_block, to_block) =
+            (self.first_block(*from, from_blocks), self.first_block(own.handle, &own.blocks));
+        self.input.reencodings.push(Reencoding {
+            from: *from,
+            from_block,
+            to: own.handle,
+            to_block,
+            num_tokens: own.num_tokens,
+            distance: *distance,
         });
+    }
+
+    fn first_block(&mut self, handle: SegmentHandle, blocks: &[BlockId]) -> u32 {
+        let block_ids: &mut Vec<BlockId> = &mut self.input.block_ids;
+        *self.first_blocks.entry(handle).or_insert_with(|| {
+            let first = block_ids.len() as u32;
+            block_ids.extend_from_slice(blocks);
+            first
+        })
+    }
+
+    fn push_view(&mut self, segment: &PlacedSegment, seen: TokenRange) {
+        let first_block = self.first_block(segment.handle, &segment.blocks);
         self.input.segments.push(SegmentView {
             handle: segment.handle,
             first_block,
@@ -82,6 +105,7 @@ impl Flattener {
             first_seen: seen.first,
             num_tokens: seen.end,
             start: segment.start,
+            origin: segment.origin,
         });
     }
 }
@@ -102,6 +126,7 @@ mod tests {
             num_tokens,
             seen: TokenRange::whole(num_tokens),
             start: Position(start),
+            origin: Position(start),
         }
     }
 
@@ -109,6 +134,7 @@ mod tests {
         StepPlan {
             step: 0,
             runs,
+            reencodings: Vec::new(),
             preempted: Vec::new(),
             resumed: Vec::new(),
             admitted: Vec::new(),

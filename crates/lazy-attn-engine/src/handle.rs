@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use lazy_attn_kv::KvCache;
 use lazy_attn_sched::Scheduler;
 use lazy_attn_text::Tokenizer;
-use lazy_attn_types::{Executor, ExecutorInfo, RequestId, SequenceId, TokenId};
+use lazy_attn_types::{Executor, ExecutorInfo, KvPolicy, RequestId, SequenceId, TokenId};
 use tokio::sync::mpsc::unbounded_channel;
 
 use crate::command::{Command, Job, QueuePlace};
@@ -66,6 +66,12 @@ pub(crate) struct Shared {
     pub(crate) end: End,
 }
 
+impl Shared {
+    pub(crate) fn kv_policy(&self) -> KvPolicy {
+        self.config.kv_policy
+    }
+}
+
 /// A running engine. Dropping it shuts it down and waits for its thread.
 #[derive(Debug)]
 pub struct Engine {
@@ -87,8 +93,7 @@ impl Engine {
         let scheduler = Scheduler::new(config.scheduler(&info), kv)
             .map_err(|error| EngineError::Invalid { field: "engine".into(), problem: error.to_string() })?;
         let rankings = Arc::new(Rankings::default());
-        let max_parts = config.max_parts;
-        let intake = Intake::new(Arc::clone(&tokenizer), executor.as_ref(), Arc::clone(&rankings), max_parts);
+        let intake = Intake::new(Arc::clone(&tokenizer), executor.as_ref(), Arc::clone(&rankings), &config);
         let shared = Arc::new(Shared {
             config,
             clock,

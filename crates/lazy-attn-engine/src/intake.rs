@@ -9,12 +9,12 @@ use lazy_attn_text::Tokenizer;
 use lazy_attn_types::segment::ContextError;
 use lazy_attn_types::{
     AttentionMode, Context, ContextBuilder, ContextRules, Exactness, Executor, ExecutorInfo, Fingerprint,
-    KeySpace, OutputParams, ParamError, RequestId, SamplingParams, SegmentKey, SegmentKind, StopParams,
-    TenantSalt, TokenId,
+    KeySpace, KvPolicy, OutputParams, ParamError, RequestId, SamplingParams, SegmentKey, SegmentKind,
+    StopParams, TenantSalt, TokenId,
 };
 
 use crate::rankings::Rankings;
-use crate::{CacheUse, EncodeRequest, EngineError, GenerateRequest, Part, PartContent, Pin};
+use crate::{CacheUse, EncodeRequest, EngineConfig, EngineError, GenerateRequest, Part, PartContent, Pin};
 
 /// A part of the prompt after tokenisation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +32,8 @@ pub(crate) struct PreparedPart {
 pub(crate) struct Prepared {
     pub(crate) context: Arc<Context>,
     pub(crate) parts: Vec<PreparedPart>,
+    /// The rung that runs.
+    pub(crate) exactness: Exactness,
     pub(crate) sampling: SamplingParams,
     pub(crate) stopping: StopParams,
     pub(crate) output: OutputParams,
@@ -92,6 +94,7 @@ pub(crate) struct Intake {
     shows_parts: bool,
     fingerprint: Fingerprint,
     max_parts: usize,
+    kv_policy: KvPolicy,
 }
 
 impl Intake {
@@ -99,29 +102,42 @@ impl Intake {
         tokenizer: Arc<Tokenizer>,
         executor: &dyn Executor,
         rankings: Arc<Rankings>,
-        max_parts: usize,
+        config: &EngineConfig,
     ) -> Intake {
+        let EngineConfig { max_parts, kv_policy, .. } = *config;
         let (info, shows_parts) = (executor.info().clone(), executor.shows_parts());
         let tokenizer_fingerprint = tokenizer.fingerprint();
-        let fingerprint =
-            Fingerprint::of(&[("executor", &info.fingerprint.0), ("tokenizer", &tokenizer_fingerprint.0)]);
-        Intake { tokenizer, info, rankings, shows_parts, fingerprint, max_parts }
+        let stored_keys = format!("{:?}", kv_policy.stored_keys());
+        let fingerprint = Fingerprint::of(&[
+            ("executor", &info.fingerprint.0),
+            ("tokenizer", &tokenizer_fingerprint.0),
+            ("stored keys", stored_keys.as_bytes()),
+        ]);
+        Intake { tokenizer, info, rankings, shows_parts, fingerprint, max_parts, kv_policy }
     }
 
-    pub(crate) fn prepare(&self, request: GenerateRequest) -> Result<Prepared, EngineError> {
+    pub(crate) fn prepare(&self, mut request: GenerateRequest) -> Result<Prepared, EngineError> {
         request.sampling.validate()?;
         request.stopping.validate()?;
         request.output.validate()?;
+        if self.kv_policy.inlines_documents() {
+            request.exactness = Exactness::Full;
+        }
         self.check_rules(&request)?;
         self.check_tokens(&request)?;
         check_forced_output(&request)?;
+        if self.kv_policy == KvPolicy::None {
+            // The samples of one request share its prompt all the same.
+            request.cache = CacheUse::Bypass;
+        }
         let (context, parts) = self.context(&request)?;
         self.check_size(&context, request.stopping.max_tokens)?;
-        let GenerateRequest { sampling, stopping, output, forced_output, .. } = request;
+        let GenerateRequest { exactness, sampling, stopping, output, forced_output, .. } = request;
         let GenerateRequest { cache, tenant, priority, timeout, .. } = request;
         Ok(Prepared {
             context: Arc::new(context),
             parts,
+            exactness,
             sampling,
             stopping,
             output,
@@ -149,6 +165,10 @@ impl Intake {
     /// tail, which such a request has not, and is never run.
     pub(crate) fn prepare_document(&self, request: EncodeRequest) -> Result<Prepared, EngineError> {
         let EncodeRequest { content, tenant, pin, priority, timeout } = request;
+        if self.kv_policy.inlines_documents() {
+            let problem = "no document has KV of its own under this `kv-policy`; send it with the request";
+            return Err(invalid("document", problem));
+        }
         let (_, tokens) = self.document(&content, tenant)?;
         let num_tokens = tokens.len() as u32; // the builder bounds it by `Position::MAX`
         let keys = KeySpace::new(tenant, self.fingerprint);
@@ -163,6 +183,7 @@ impl Intake {
         Ok(Prepared {
             context: Arc::new(context),
             parts: vec![part],
+            exactness: Exactness::Block,
             sampling: SamplingParams::default(),
             stopping: StopParams::default(),
             output: OutputParams::default(),
@@ -225,6 +246,11 @@ impl Intake {
         let sees_parts = matches!(request.exactness, Exactness::Head { .. } | Exactness::Selective { .. });
         if sees_parts && !self.shows_parts {
             let problem = "this model on this device reads documents whole; use block, preamble or full";
+            return Err(invalid("exactness", problem));
+        }
+        if sees_parts && self.kv_policy != KvPolicy::Lazy {
+            let problem =
+                "documents are read in part under `kv-policy` lazy only; use block, preamble or full";
             return Err(invalid("exactness", problem));
         }
         match (request.exactness, self.rankings.refusal()) {
@@ -318,7 +344,7 @@ impl Intake {
         if u64::from(prompt_tokens) + u64::from(max_tokens) > u64::from(max_context_tokens) {
             return Err(EngineError::ContextTooLong { prompt_tokens, max_tokens, max_context_tokens });
         }
-        let needed_blocks = blocks_needed(context, max_tokens, self.info.block_size);
+        let needed_blocks = blocks_needed(context, max_tokens, self.info.block_size, self.kv_policy);
         let total_blocks = self.info.num_blocks;
         if needed_blocks > total_blocks {
             return Err(EngineError::NeverFits { needed_blocks, total_blocks });

@@ -91,6 +91,8 @@ pub enum PartOutcome {
     Hit,
     /// Another request was encoding it, and this one joined.
     Joined,
+    /// Its KV was resident at another position, and its keys were rotated to this one (policy `reencode`).
+    Reencoded,
     /// This request computed it.
     Miss,
 }
@@ -145,6 +147,8 @@ pub struct Usage {
     pub documents_total: u32,
     /// Document parts whose KV was resident or joined.
     pub documents_reused: u32,
+    /// Document parts whose KV was resident at another position and re-encoded; their tokens count as cached.
+    pub documents_reencoded: u32,
     /// Times a sequence gave its KV blocks to others and was computed again; it generates the same tokens all the same.
     pub preemptions: u32,
 }
@@ -174,6 +178,8 @@ pub enum Event {
         parts: Vec<ResolvedPart>,
         /// The seed of sequence 0.
         seed: u64,
+        /// The rung that runs: the one that was asked for, unless the engine's policy makes documents text.
+        exactness: Exactness,
     },
     /// Text of a sequence; tokens whose bytes are not yet whole characters come with the text that completes them.
     Delta {

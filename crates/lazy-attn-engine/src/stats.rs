@@ -21,6 +21,8 @@ pub struct EngineStats {
     pub tokens_run: u64,
     /// Of them, tokens of documents encoded.
     pub tokens_encoded: u64,
+    /// Tokens whose stored keys were rotated to another position instead of being run.
+    pub tokens_reencoded: u64,
     /// Tokens generated.
     pub tokens_generated: u64,
 }

@@ -175,7 +175,7 @@ impl StepLoop {
         let now = self.shared.clock.now();
         let plan = self.scheduler.plan(now);
         self.announce(&plan, now);
-        if plan.runs.is_empty() {
+        if plan.is_empty() {
             // Nobody could start: those who never can were told so.
             self.scheduler.commit(plan, &[], now);
             return;
@@ -206,6 +206,7 @@ impl StepLoop {
     /// The arrays of `plan`, with how each row is wanted.
     fn input(&self, plan: &StepPlan) -> StepInput {
         let mut input = flatten(plan);
+        input.stored_keys = self.shared.kv_policy().stored_keys();
         if self.executor.info().capability >= Capability::Samples {
             input.outputs.extend(plan.rows().map(|run| self.output_kind(run)));
         }
@@ -296,6 +297,7 @@ impl StepLoop {
             }
         }
         self.stats.tokens_run += u64::from(plan.num_tokens());
+        self.stats.tokens_reencoded += u64::from(plan.num_reencoded_tokens());
         for run in plan.runs.iter().filter(|run| run.work == Work::Encode) {
             self.stats.tokens_encoded += u64::from(run.num_tokens);
             if let Some(live) = self.owners.get(&run.sequence).and_then(|owner| self.requests.get_mut(owner))

@@ -36,6 +36,7 @@ fn permuted_documents_are_reused_in_every_order() {
         completion_tokens: 4,
         documents_total: 3,
         documents_reused: 0,
+        documents_reencoded: 0,
         preemptions: 0,
     };
     assert_eq!((first.usage(), outcomes(&first)), (nothing_reused, vec![Miss; 4]));

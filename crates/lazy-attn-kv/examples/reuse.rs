@@ -22,6 +22,7 @@ fn main() -> Result<(), KvError> {
         let need = SegmentNeed {
             scope: Scope::Shared,
             key: keys.document(&tokens),
+            place: None,
             kind: SegmentKind::Document,
             num_tokens: 90,
             cost: RecomputeCost::of_prefill(90, 0),

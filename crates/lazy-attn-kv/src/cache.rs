@@ -1,16 +1,17 @@
 //! The content-addressed store over the pool.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use lazy_attn_types::{BlockSize, SegmentHandle, SegmentKey, SegmentKind, Timestamp};
 
-use crate::entry::{Address, Entry};
+use crate::copies::{Content, content};
+use crate::entry::Entry;
 use crate::event::{EventLog, KvEvent};
 use crate::policy::EvictionQueue;
 use crate::stats::Counters;
 use crate::{
-    BlockPool, EvictionPolicy, FillState, Found, KvError, Residency, Scope, SegmentInfo, SegmentRef,
-    TailLease,
+    Address, BlockPool, EvictionPolicy, FillSource, FillState, Found, KvError, Residency, Scope, SegmentInfo,
+    SegmentNeed, SegmentRef, TailLease,
 };
 
 /// Sizes of a cache, fixed for its life.
@@ -38,6 +39,7 @@ pub struct KvCache {
     pub(crate) pool: BlockPool,
     pub(crate) entries: HashMap<SegmentHandle, Entry>,
     pub(crate) by_address: HashMap<Address, SegmentHandle>,
+    pub(crate) copies: HashMap<Content, BTreeSet<SegmentHandle>>,
     pub(crate) queue: EvictionQueue,
     pub(crate) counters: Counters,
     pub(crate) generation: u64,
@@ -54,6 +56,7 @@ impl KvCache {
             pool: BlockPool::new(config.num_blocks),
             entries: HashMap::new(),
             by_address: HashMap::new(),
+            copies: HashMap::new(),
             queue: EvictionQueue::new(config.policy),
             counters: Counters::default(),
             generation: 0,
@@ -68,10 +71,17 @@ impl KvCache {
         &self.config
     }
 
-    /// The segment `key`, if it is resident or being filled; changes nothing.
+    /// The segment `key`, if it is resident or being filled, at whatever place; a complete one before others. Changes
+    /// nothing.
     #[must_use]
     pub fn lookup(&self, scope: Scope, key: SegmentKey) -> Option<SegmentInfo> {
-        self.by_address.get(&(scope, key)).map(|&handle| self.segment(handle))
+        self.find(scope, key).map(|handle| self.segment(handle))
+    }
+
+    fn find(&self, scope: Scope, key: SegmentKey) -> Option<SegmentHandle> {
+        let copies = || self.copies_of((scope, key));
+        let complete = copies().find(|(_, entry)| entry.is_complete());
+        complete.or_else(|| copies().next()).map(|(handle, _)| handle)
     }
 
     /// Changes whenever a segment comes or goes or is referred to more or less often: while it stays, so does what
@@ -81,12 +91,22 @@ impl KvCache {
         self.generation
     }
 
-    /// Whether the segment `key` is resident or being filled, and how many need it now; changes nothing.
+    /// Whether the segment `key` is resident or being filled, at whatever place, and how many need it now; changes nothing.
     #[must_use]
     pub fn residency(&self, scope: Scope, key: SegmentKey) -> Option<Residency> {
-        let handle = self.by_address.get(&(scope, key))?;
-        let entry = self.entry(*handle);
+        let entry = self.entry(self.find(scope, key)?);
         Some(Residency { state: entry.state, num_refs: entry.num_refs })
+    }
+
+    /// The same at the place where `need` has it; one that is to be re-encoded from another place is there, and nobody's.
+    #[must_use]
+    pub fn residency_of(&self, need: &SegmentNeed) -> Option<Residency> {
+        if let Some(&handle) = self.by_address.get(&need.address()) {
+            let entry = self.entry(handle);
+            return Some(Residency { state: entry.state, num_refs: entry.num_refs });
+        }
+        let is_copied = self.copy_source(need) != FillSource::Run;
+        is_copied.then_some(Residency { state: FillState::Complete, num_refs: 0 })
     }
 
     /// The segment behind `handle`.
@@ -101,6 +121,7 @@ impl KvCache {
             num_tokens: entry.num_tokens,
             state: entry.state,
             blocks: entry.lease.blocks().clone(),
+            origin: entry.origin,
         }
     }
 
@@ -127,8 +148,8 @@ impl KvCache {
     }
 
     /// Takes a reference to a segment that is resident or being filled.
-    pub fn acquire(&mut self, scope: Scope, key: SegmentKey, now: Timestamp) -> Option<(SegmentRef, Found)> {
-        let handle = *self.by_address.get(&(scope, key))?;
+    pub fn acquire(&mut self, address: Address, now: Timestamp) -> Option<(SegmentRef, Found)> {
+        let handle = *self.by_address.get(&address)?;
         Some(self.acquire_handle(handle, now))
     }
 
@@ -160,18 +181,25 @@ impl KvCache {
         assert!(computed <= entry.num_tokens, "{handle:?} is filled past its {} tokens", entry.num_tokens);
         let is_complete = computed == entry.num_tokens;
         entry.state = if is_complete { FillState::Complete } else { FillState::Filling { computed } };
-        let (state, key, num_tokens) = (entry.state, entry.address.1, entry.num_tokens);
-        if is_complete && entry.is_shared_document() {
-            self.events.push(KvEvent::Stored { key, num_tokens });
+        let (state, address, num_tokens) = (entry.state, entry.address, entry.num_tokens);
+        if is_complete {
+            let is_news = entry.is_shared_document() && !matches!(entry.source, FillSource::InPlace { .. });
+            let source = std::mem::take(&mut entry.source);
+            if is_news && !self.has_other_copy(handle, content(&address)) {
+                self.events.push(KvEvent::Stored { key: address.key, num_tokens });
+            }
+            self.let_go(source);
         }
         state
     }
 
-    /// Forgets what a filling segment holds, after its blocks were spoilt; its references stay.
+    /// Forgets what a filling segment holds, after its blocks were spoilt; its references stay. One that was to be rotated
+    /// where it is has to be run.
     ///
     /// # Panics
     /// If the segment is complete: others may be reading it.
     pub fn restart(&mut self, handle: SegmentHandle) {
+        self.lose_content(handle);
         let entry = self.entry_mut(handle);
         assert!(
             entry.state != FillState::Complete,
@@ -183,16 +211,19 @@ impl KvCache {
     /// Gives a reference back. After the last one a complete shared segment stays as cache; a half-filled or private
     /// one is dropped.
     pub fn release(&mut self, reference: SegmentRef, now: Timestamp) {
-        let handle = reference.handle;
+        self.entry_mut(reference.handle).last_use = now;
+        self.drop_reference(reference.handle);
+    }
+
+    pub(crate) fn drop_reference(&mut self, handle: SegmentHandle) {
         self.generation += 1;
         let entry = self.entry_mut(handle);
         assert!(entry.num_refs > 0, "{handle:?} is released once per reference");
         entry.num_refs -= 1;
-        entry.last_use = now;
         if entry.num_refs > 0 {
             return;
         }
-        let is_kept = entry.state == FillState::Complete && entry.address.0 == Scope::Shared;
+        let is_kept = entry.state == FillState::Complete && entry.address.scope == Scope::Shared;
         if is_kept {
             self.counters.cached_blocks += self.entry(handle).lease.num_blocks();
             self.enter_queue(handle);
@@ -213,9 +244,10 @@ impl KvCache {
     /// [`KvError::NotResident`] unless it is resident and complete, [`KvError::PinBound`] if more than
     /// [`KvConfig::max_pinned_blocks`] would be pinned.
     pub fn pin(&mut self, key: SegmentKey) -> Result<(), KvError> {
-        let handle = self.by_address.get(&(Scope::Shared, key)).copied();
-        let complete = handle.filter(|&handle| self.entry(handle).state == FillState::Complete);
-        let handle = complete.ok_or(KvError::NotResident { key })?;
+        let complete = self.copies_of((Scope::Shared, key)).filter(|(_, entry)| entry.is_complete());
+        // Of several copies always the same one.
+        let first = complete.min_by_key(|(handle, entry)| (entry.num_pins == 0, *handle));
+        let handle = first.map(|(handle, _)| handle).ok_or(KvError::NotResident { key })?;
         let entry = self.entry(handle);
         let (needed, pinned) = (entry.lease.num_blocks(), self.counters.pinned_blocks);
         let max = self.config.max_pinned_blocks;
@@ -236,9 +268,8 @@ impl KvCache {
     /// # Errors
     /// [`KvError::NotPinned`] if there is none.
     pub fn unpin(&mut self, key: SegmentKey) -> Result<(), KvError> {
-        let handle = self.by_address.get(&(Scope::Shared, key)).copied();
-        let pinned = handle.filter(|&handle| self.entry(handle).num_pins > 0);
-        let handle = pinned.ok_or(KvError::NotPinned { key })?;
+        let pinned = self.copies_of((Scope::Shared, key)).find(|(_, entry)| entry.num_pins > 0);
+        let handle = pinned.map(|(handle, _)| handle).ok_or(KvError::NotPinned { key })?;
         let entry = self.entry_mut(handle);
         entry.num_pins -= 1;
         if entry.num_pins == 0 {
@@ -274,7 +305,7 @@ impl KvCache {
         }
     }
 
-    fn entry_mut(&mut self, handle: SegmentHandle) -> &mut Entry {
+    pub(crate) fn entry_mut(&mut self, handle: SegmentHandle) -> &mut Entry {
         match self.entries.get_mut(&handle) {
             Some(entry) => entry,
             None => unreachable!("{handle:?} is resident while someone refers to it"),
@@ -285,12 +316,15 @@ impl KvCache {
         if let Some(entry) = self.entries.remove(&handle) {
             self.generation += 1;
             assert!(entry.num_refs == 0 && entry.num_pins == 0, "{handle:?} is dropped while it is in use");
-            self.by_address.remove(&entry.address);
+            self.remove_copy(handle, entry.address);
             self.counters.documents -= usize::from(entry.kind == SegmentKind::Document);
-            if entry.is_complete() && entry.is_shared_document() {
-                self.events.push(KvEvent::Evicted { key: entry.address.1, num_tokens: entry.num_tokens });
+            let is_news = entry.holds_content() && entry.is_shared_document();
+            if is_news && !self.has_other_copy(handle, content(&entry.address)) {
+                let (key, num_tokens) = (entry.address.key, entry.num_tokens);
+                self.events.push(KvEvent::Evicted { key, num_tokens });
             }
             self.pool.release(entry.lease);
+            self.let_go(entry.source);
         }
     }
 
@@ -304,7 +338,7 @@ impl KvCache {
         }
     }
 
-    fn leave_queue(&mut self, handle: SegmentHandle) {
+    pub(crate) fn leave_queue(&mut self, handle: SegmentHandle) {
         if let Some(rank) = self.entry_mut(handle).rank.take() {
             self.queue.remove(rank);
             self.counters.evictable_blocks -= self.entry(handle).lease.num_blocks();

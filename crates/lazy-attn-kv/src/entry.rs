@@ -1,12 +1,9 @@
 //! A resident segment, as the cache keeps it.
 
-use lazy_attn_types::{SegmentKey, SegmentKind, Timestamp};
+use lazy_attn_types::{Position, SegmentKind, Timestamp};
 
 use crate::policy::{Rank, Worth};
-use crate::{BlockLease, FillState, RecomputeCost, Scope};
-
-/// What a segment is found by.
-pub(crate) type Address = (Scope, SegmentKey);
+use crate::{Address, BlockLease, FillSource, FillState, RecomputeCost, Scope};
 
 #[derive(Debug)]
 pub(crate) struct Entry {
@@ -15,6 +12,10 @@ pub(crate) struct Entry {
     pub(crate) lease: BlockLease,
     pub(crate) num_tokens: u32,
     pub(crate) state: FillState,
+    /// How it is filled, as long as it is not complete.
+    pub(crate) source: FillSource,
+    /// Where its content was run first, if it is of use at one place only: what its keys are rotated from.
+    pub(crate) origin: Option<Position>,
     pub(crate) num_refs: u32,
     pub(crate) num_pins: u32,
     pub(crate) num_uses: u64,
@@ -34,9 +35,14 @@ impl Entry {
         self.state == FillState::Complete
     }
 
+    /// Whether its blocks hold its content, at its place or at another one that it is about to leave.
+    pub(crate) fn holds_content(&self) -> bool {
+        self.is_complete() || matches!(self.source, FillSource::InPlace { .. })
+    }
+
     /// A document that everyone may find.
     pub(crate) fn is_shared_document(&self) -> bool {
-        self.kind == SegmentKind::Document && self.address.0 == Scope::Shared
+        self.kind == SegmentKind::Document && self.address.scope == Scope::Shared
     }
 
     pub(crate) fn is_evictable(&self) -> bool {

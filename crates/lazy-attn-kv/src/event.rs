@@ -1,6 +1,8 @@
 //! What came and went, for whoever mirrors the cache.
 
-use lazy_attn_types::SegmentKey;
+use std::collections::BTreeSet;
+
+use lazy_attn_types::{SegmentHandle, SegmentKey};
 
 use crate::KvCache;
 
@@ -51,8 +53,11 @@ impl KvCache {
 
     /// Every complete document with its length, in no order: what the events so far add up to.
     pub fn complete_documents(&self) -> impl Iterator<Item = (SegmentKey, u32)> {
-        let complete = self.entries.values().filter(|entry| entry.is_complete());
-        let documents = complete.filter(|entry| entry.is_shared_document());
-        documents.map(|entry| (entry.address.1, entry.num_tokens))
+        let first = move |copies: &BTreeSet<SegmentHandle>| {
+            let entries = copies.iter().map(|&handle| self.entry(handle));
+            entries.filter(|entry| entry.is_shared_document()).find(|entry| entry.holds_content())
+        };
+        let documents = self.copies.values().filter_map(first);
+        documents.map(|entry| (entry.address.key, entry.num_tokens))
     }
 }

@@ -7,10 +7,12 @@
 //! * [`policy`]: what a segment costs to make again, and who is evicted first.
 //! * [`segment`]: what a caller asks for and what it holds.
 //! * [`cache`]: the content-addressed store over the pool: reserve, fill, release, pin.
+//! * `copies`: segments that are of use at one place only, and how they come to another.
 //! * [`event`]: what came and went, for whoever mirrors the cache.
 //! * [`stats`]: counters, and the check that every block has exactly one owner.
 
 pub mod cache;
+mod copies;
 mod entry;
 pub mod error;
 pub mod event;
@@ -26,8 +28,8 @@ pub use event::KvEvent;
 pub use policy::{EvictionPolicy, RecomputeCost};
 pub use pool::{BlockLease, BlockPool};
 pub use segment::{
-    FillState, Found, Reservation, ReserveRequest, ReservedSegment, Residency, Scope, SegmentInfo,
-    SegmentNeed, SegmentRef, TailLease,
+    Address, FillSource, FillState, Found, Reservation, ReserveRequest, ReservedSegment, Residency, Scope,
+    SegmentInfo, SegmentNeed, SegmentRef, TailLease,
 };
 pub use stats::KvStats;
 

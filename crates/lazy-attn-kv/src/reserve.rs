@@ -4,10 +4,10 @@ use std::collections::HashSet;
 
 use lazy_attn_types::{SegmentHandle, SegmentKind, Timestamp};
 
-use crate::entry::{Address, Entry};
+use crate::entry::Entry;
 use crate::{
-    BlockLease, FillState, Found, KvCache, KvError, Reservation, ReserveRequest, ReservedSegment,
-    SegmentNeed, SegmentRef, TailLease,
+    Address, BlockLease, FillSource, FillState, Found, KvCache, KvError, Reservation, ReserveRequest,
+    ReservedSegment, SegmentNeed, SegmentRef, TailLease,
 };
 
 /// What a reservation asks of the pool.
@@ -19,6 +19,19 @@ struct Demand {
     available: u32,
 }
 
+/// How a needed segment is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Choice {
+    /// It stands earlier in the request.
+    Again,
+    /// Resident where it is needed.
+    Resident(SegmentHandle),
+    /// This copy, which nobody holds, is moved.
+    Move(SegmentHandle),
+    /// It takes blocks of its own.
+    New,
+}
+
 impl KvCache {
     /// Takes a reference to every needed segment, reserves blocks for the missing ones and for the tail, and evicts
     /// for that as the policy says.
@@ -26,13 +39,18 @@ impl KvCache {
     /// # Errors
     /// [`KvError::Shortfall`] if blocks are missing; then nothing has changed, statistics included.
     pub fn reserve(&mut self, request: &ReserveRequest<'_>, now: Timestamp) -> Result<Reservation, KvError> {
-        let Demand { needed, available } = self.demand(request);
+        let choices = self.choose(request);
+        let Demand { needed, available } = self.demand(request, &choices);
         if needed > available {
             return Err(KvError::Shortfall { needed, available, total: self.pool.num_blocks() });
         }
-        // Resident segments first: once referenced, none of them can be evicted for the others.
-        let mut found: Vec<Option<ReservedSegment>> =
-            request.segments.iter().map(|need| self.reserve_resident(need, now)).collect();
+        // What is resident first: once referenced, none of it can be evicted for the others.
+        let resident = request.segments.iter().zip(&choices).map(|(need, choice)| match choice {
+            Choice::Resident(_) => self.reserve_resident(need, now),
+            Choice::Move(handle) => Some(self.move_copy(*handle, need, now)),
+            Choice::Again | Choice::New => None,
+        });
+        let mut found: Vec<Option<ReservedSegment>> = resident.collect();
         for (slot, need) in found.iter_mut().zip(request.segments) {
             if slot.is_none() {
                 *slot = Some(self.reserve_missing(need, now));
@@ -62,7 +80,7 @@ impl KvCache {
     /// Blocks that would be free or evictable after `request` was granted; none if it would not be.
     #[must_use]
     pub fn room_after(&self, request: &ReserveRequest<'_>) -> Option<u32> {
-        let Demand { needed, available } = self.demand(request);
+        let Demand { needed, available } = self.demand(request, &self.choose(request));
         available.checked_sub(needed)
     }
 
@@ -70,8 +88,8 @@ impl KvCache {
     #[must_use]
     pub fn available_alone(&self, request: &ReserveRequest<'_>) -> u32 {
         let mut seen = HashSet::new();
-        let distinct = request.segments.iter().filter(|need| seen.insert((need.scope, need.key)));
-        let resident = distinct.filter_map(|need| self.by_address.get(&(need.scope, need.key)));
+        let distinct = request.segments.iter().filter(|need| seen.insert(need.address()));
+        let resident = distinct.filter_map(|need| self.by_address.get(&need.address()));
         let pinned = resident.map(|&handle| self.entry(handle)).filter(|entry| entry.num_pins > 0);
         let own_pinned: u32 = pinned.map(|entry| entry.lease.num_blocks()).sum();
         self.pool.num_blocks() - (self.counters.pinned_blocks - own_pinned)
@@ -81,24 +99,47 @@ impl KvCache {
     #[must_use]
     pub fn blocks_needed(&self, request: &ReserveRequest<'_>) -> u32 {
         let mut seen = HashSet::new();
-        let distinct = request.segments.iter().filter(|need| seen.insert((need.scope, need.key)));
+        let distinct = request.segments.iter().filter(|need| seen.insert(need.address()));
         let block_size = self.config.block_size;
         let segments = distinct.map(|need| block_size.blocks_for(need.num_tokens));
         segments.fold(block_size.blocks_for(request.tail_tokens), u32::saturating_add)
     }
 
-    fn demand(&self, request: &ReserveRequest<'_>) -> Demand {
+    /// How each needed segment would be found.
+    fn choose(&self, request: &ReserveRequest<'_>) -> Vec<Choice> {
+        let resident = |need: &SegmentNeed| self.by_address.get(&need.address()).copied();
+        // A copy that the request needs where it stands does not move away for another place.
+        let mut claimed: HashSet<SegmentHandle> = request.segments.iter().filter_map(resident).collect();
+        let mut seen: HashSet<Address> = HashSet::new();
+        let choice = |need: &SegmentNeed| {
+            if !seen.insert(need.address()) {
+                return Choice::Again;
+            }
+            if let Some(handle) = resident(need) {
+                return Choice::Resident(handle);
+            }
+            match self.movable_copy(need, &claimed) {
+                Some(handle) => {
+                    claimed.insert(handle);
+                    Choice::Move(handle)
+                }
+                None => Choice::New,
+            }
+        };
+        request.segments.iter().map(choice).collect()
+    }
+
+    fn demand(&self, request: &ReserveRequest<'_>, choices: &[Choice]) -> Demand {
         let block_size = self.config.block_size;
         let mut needed = block_size.blocks_for(request.tail_tokens);
         let mut available = self.pool.num_free() + self.counters.evictable_blocks;
-        let mut seen: HashSet<Address> = HashSet::new();
-        for need in request.segments {
-            if !seen.insert((need.scope, need.key)) {
-                continue;
-            }
-            match self.by_address.get(&(need.scope, need.key)) {
-                None => needed = needed.saturating_add(block_size.blocks_for(need.num_tokens)),
-                Some(&handle) => available -= self.evictable_blocks_of(handle),
+        for (need, choice) in request.segments.iter().zip(choices) {
+            match *choice {
+                Choice::Again => {}
+                Choice::New => needed = needed.saturating_add(block_size.blocks_for(need.num_tokens)),
+                Choice::Resident(handle) | Choice::Move(handle) => {
+                    available -= self.evictable_blocks_of(handle);
+                }
             }
         }
         Demand { needed, available }
@@ -110,7 +151,7 @@ impl KvCache {
     }
 
     fn reserve_resident(&mut self, need: &SegmentNeed, now: Timestamp) -> Option<ReservedSegment> {
-        let (reference, found) = self.acquire(need.scope, need.key, now)?;
+        let (reference, found) = self.acquire(need.address(), now)?;
         let resident = self.entry(reference.handle).num_tokens;
         assert!(resident == need.num_tokens, "equal keys mean equal tokens, but {resident} are resident");
         Some(ReservedSegment { reference, found })
@@ -122,14 +163,21 @@ impl KvCache {
             return joined;
         }
         assert!(need.num_tokens > 0, "a segment has at least one token");
+        // Held before anything is evicted for the copy.
+        let source = self.copy_source(need);
+        if let FillSource::Copy { from, .. } = source {
+            self.hold(from);
+        }
         let lease = self.lease_evicting(self.config.block_size.blocks_for(need.num_tokens));
         let handle = self.new_handle();
         let mut entry = Entry {
-            address: (need.scope, need.key),
+            address: need.address(),
             kind: need.kind,
             lease,
             num_tokens: need.num_tokens,
             state: FillState::Filling { computed: 0 },
+            source,
+            origin: self.first_origin(need, source),
             num_refs: 0,
             num_pins: 0,
             num_uses: 0,
@@ -138,12 +186,13 @@ impl KvCache {
             rank: None,
         };
         entry.touch(now);
-        self.by_address.insert(entry.address, handle);
         self.entries.insert(handle, entry);
+        self.add_copy(handle, need.address());
         self.generation += 1;
-        self.counters.count(Found::Miss);
+        let found = if source == FillSource::Run { Found::Miss } else { Found::Reencoded };
+        self.counters.count(found);
         self.counters.documents += usize::from(need.kind == SegmentKind::Document);
-        ReservedSegment { reference: SegmentRef { handle }, found: Found::Miss }
+        ReservedSegment { reference: SegmentRef { handle }, found }
     }
 
     fn reserve_tail(&mut self, num_tokens: u32) -> TailLease {

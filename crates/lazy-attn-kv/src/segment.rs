@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lazy_attn_types::{BlockId, RequestId, SegmentHandle, SegmentKey, SegmentKind};
+use lazy_attn_types::{BlockId, Position, RequestId, SegmentHandle, SegmentKey, SegmentKind};
 
 use crate::{BlockLease, RecomputeCost};
 
@@ -15,6 +15,17 @@ pub enum Scope {
     Private(RequestId),
 }
 
+/// What a segment is found by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Address {
+    /// Who may find it.
+    pub scope: Scope,
+    /// Its content.
+    pub key: SegmentKey,
+    /// Where it stands, if its keys are stored rotated to positions of a context; `None` if one copy serves every place.
+    pub place: Option<Position>,
+}
+
 /// A segment a caller needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SegmentNeed {
@@ -22,12 +33,22 @@ pub struct SegmentNeed {
     pub scope: Scope,
     /// Its content.
     pub key: SegmentKey,
+    /// Where it must stand, if copies at other places are of use only to be re-encoded.
+    pub place: Option<Position>,
     /// What it is, for the statistics.
     pub kind: SegmentKind,
     /// Its length, at least 1.
     pub num_tokens: u32,
     /// What it would cost to make again once evicted.
     pub cost: RecomputeCost,
+}
+
+impl SegmentNeed {
+    /// What it is found by.
+    #[must_use]
+    pub fn address(&self) -> Address {
+        Address { scope: self.scope, key: self.key, place: self.place }
+    }
 }
 
 /// Everything a sequence needs, taken together or not at all.
@@ -51,6 +72,26 @@ pub enum FillState {
     Complete,
 }
 
+/// How a segment that is being filled comes to its KV.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FillSource {
+    /// Its tokens are run.
+    #[default]
+    Run,
+    /// Its blocks hold the same content at another place: the keys are rotated by `distance` where they are.
+    InPlace {
+        /// New place less old place.
+        distance: i32,
+    },
+    /// It is a copy of `from` with the keys rotated by `distance`; `from` stays resident until the copy is complete.
+    Copy {
+        /// The same content at another place, complete or being filled.
+        from: SegmentHandle,
+        /// Its place less that of `from`.
+        distance: i32,
+    },
+}
+
 /// How a needed segment was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
@@ -58,6 +99,8 @@ pub enum Found {
     Hit,
     /// Being filled already.
     Joined,
+    /// Resident at another place: the caller re-encodes it ([`FillSource`]).
+    Reencoded,
     /// Absent: its blocks are reserved now and the caller fills them.
     Miss,
 }
@@ -73,6 +116,9 @@ pub struct SegmentInfo {
     pub state: FillState,
     /// Its blocks; naming them does not own them.
     pub blocks: Arc<[BlockId]>,
+    /// Where its content was run first, if it is of use at one place only: its keys are rotated by their distance from
+    /// there. `None`: from wherever it is read.
+    pub origin: Option<Position>,
 }
 
 /// How far a segment is there for a request that would need it, and for whom.

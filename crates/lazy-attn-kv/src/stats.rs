@@ -1,10 +1,10 @@
 //! Counters, and the check that every block has exactly one owner.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use lazy_attn_types::SegmentKind;
 
-use crate::{FillState, Found, KvCache, Scope};
+use crate::{FillSource, FillState, Found, KvCache, Scope};
 
 /// What the cache holds and has done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -29,6 +29,8 @@ pub struct KvStats {
     pub hits: u64,
     /// Needed segments that were being filled.
     pub joins: u64,
+    /// Needed segments that were resident at another place only, and re-encoded.
+    pub reencodes: u64,
     /// Needed segments that were absent.
     pub misses: u64,
     /// Segments evicted.
@@ -44,6 +46,7 @@ pub(crate) struct Counters {
     pub(crate) documents: usize,
     pub(crate) hits: u64,
     pub(crate) joins: u64,
+    pub(crate) reencodes: u64,
     pub(crate) misses: u64,
     pub(crate) evictions: u64,
 }
@@ -53,6 +56,7 @@ impl Counters {
         match found {
             Found::Hit => self.hits += 1,
             Found::Joined => self.joins += 1,
+            Found::Reencoded => self.reencodes += 1,
             Found::Miss => self.misses += 1,
         }
     }
@@ -75,6 +79,7 @@ impl KvCache {
             bytes: u64::from(total - free) * bytes_per_block,
             hits: self.counters.hits,
             joins: self.counters.joins,
+            reencodes: self.counters.reencodes,
             misses: self.counters.misses,
             evictions: self.counters.evictions,
         }
@@ -95,7 +100,7 @@ impl KvCache {
                 assert!(seen.insert(block), "{block:?} has two owners");
                 assert!(!self.pool.is_free(block), "{block:?} is owned by {handle:?} and free");
             }
-            let kept = entry.state == FillState::Complete && entry.address.0 == Scope::Shared;
+            let kept = entry.state == FillState::Complete && entry.address.scope == Scope::Shared;
             assert!(entry.num_refs > 0 || kept, "{handle:?} is kept though nobody can use it");
             assert!(entry.num_pins == 0 || kept, "{handle:?} is pinned though it cannot be");
             assert_eq!(
@@ -113,6 +118,7 @@ impl KvCache {
                 num_ranked += 1;
             }
         }
+        self.check_copies();
         let counters = &self.counters;
         assert_eq!(self.queue.len(), num_ranked, "the queue holds nothing else");
         assert_eq!(self.by_address.len(), self.entries.len(), "every address has a segment");
@@ -123,5 +129,25 @@ impl KvCache {
         let leased = held - cached + counters.tail_blocks;
         let total = self.pool.num_blocks();
         assert_eq!(self.pool.num_free() + cached + leased, total, "free + cached + leased = total");
+    }
+
+    /// Asserts that copies are found by their content, and that what is copied from is there and held.
+    fn check_copies(&self) {
+        let num_copies: usize = self.copies.values().map(|copies| copies.len()).sum();
+        assert_eq!(num_copies, self.entries.len(), "every segment is one copy of its content");
+        let mut sources = HashMap::new();
+        for (handle, entry) in &self.entries {
+            let content = (entry.address.scope, entry.address.key);
+            let copies = self.copies.get(&content);
+            assert!(copies.is_some_and(|copies| copies.contains(handle)), "{handle:?} is a copy");
+            let is_run = entry.source == FillSource::Run;
+            assert!(is_run || entry.state == FillState::Filling { computed: 0 }, "re-encoded in one go");
+            if let FillSource::Copy { from, .. } = entry.source {
+                *sources.entry(from).or_insert(0) += 1;
+            }
+        }
+        for (from, num_copies) in sources {
+            assert!(self.entry(from).num_refs >= num_copies, "{from:?} is held for its copies");
+        }
     }
 }

@@ -27,7 +27,14 @@ fn key(name: u8) -> SegmentKey {
 
 fn need(name: u8, num_tokens: u32) -> SegmentNeed {
     let cost = RecomputeCost::of_prefill(num_tokens, 0);
-    SegmentNeed { scope: Scope::Shared, key: key(name), kind: SegmentKind::Document, num_tokens, cost }
+    SegmentNeed {
+        scope: Scope::Shared,
+        key: key(name),
+        place: None,
+        kind: SegmentKind::Document,
+        num_tokens,
+        cost,
+    }
 }
 
 fn reserve(cache: &mut KvCache, segments: &[SegmentNeed], tail_tokens: u32) -> Result<Reservation, KvError> {

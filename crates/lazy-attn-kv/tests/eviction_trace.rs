@@ -36,7 +36,14 @@ fn documents(rng: &mut Rng) -> Vec<SegmentNeed> {
             bytes[..8].copy_from_slice(&name.to_le_bytes());
             let cost = RecomputeCost::of_prefill(num_tokens, 0);
             let key = SegmentKey::from_bytes(bytes);
-            SegmentNeed { scope: Scope::Shared, key, kind: SegmentKind::Document, num_tokens, cost }
+            SegmentNeed {
+                scope: Scope::Shared,
+                key,
+                place: None,
+                kind: SegmentKind::Document,
+                num_tokens,
+                cost,
+            }
         })
         .collect()
 }

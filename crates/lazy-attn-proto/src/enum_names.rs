@@ -52,7 +52,7 @@ short_names!(DocumentAttention, "DOCUMENT_ATTENTION_", [Block, Full]);
 short_names!(ExactnessRung, "EXACTNESS_RUNG_", [Block, Head, Preamble, Selective, Full]);
 short_names!(DocumentPlacement, "DOCUMENT_PLACEMENT_", [Consecutive, Local, Parallel]);
 short_names!(FinishReason, "FINISH_REASON_", [Stop, Length, StopText]);
-short_names!(CacheOutcome, "CACHE_OUTCOME_", [Hit, Miss, Joined]);
+short_names!(CacheOutcome, "CACHE_OUTCOME_", [Hit, Miss, Joined, Reencoded]);
 short_names!(Role, "ROLE_", [System, User, Assistant]);
 short_names!(KvResidency, "KV_RESIDENCY_", [Pending, Device, Evicted]);
 short_names!(PrefillMode, "PREFILL_MODE_", [Eager, Async, Lazy]);

@@ -10,8 +10,8 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use lazy_attn_kv::{EvictionPolicy, KvCache, KvConfig, Scope};
 use lazy_attn_sched::{AdmissionPolicy, Outcome, SchedConfig, Scheduler, StepPlan, Submission};
 use lazy_attn_types::{
-    AttentionMode, BlockSize, ContextBuilder, Fingerprint, KeySpace, RequestId, SegmentKind, SequenceId,
-    TenantSalt, Timestamp, TokenId,
+    AttentionMode, BlockSize, ContextBuilder, Fingerprint, KeySpace, KvPolicy, RequestId, SegmentKind,
+    SequenceId, TenantSalt, Timestamp, TokenId,
 };
 
 const NUM_RUNNING: u32 = 256;
@@ -96,6 +96,7 @@ impl Requests {
             max_waiting: 1000,
             max_waiting_tokens: u64::MAX,
             admission: AdmissionPolicy::default(),
+            kv_policy: KvPolicy::Lazy,
         };
         let mut scheduler = Scheduler::new(config, kv).unwrap();
         self.running.iter().for_each(|request| scheduler.submit(request.clone(), NOW).unwrap());

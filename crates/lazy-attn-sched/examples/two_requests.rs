@@ -8,8 +8,8 @@ use std::sync::Arc;
 use lazy_attn_kv::{EvictionPolicy, KvCache, KvConfig, Scope};
 use lazy_attn_sched::{AdmissionPolicy, Outcome, SchedConfig, Scheduler, Submission};
 use lazy_attn_types::{
-    AttentionMode, BlockSize, Context, ContextBuilder, Fingerprint, KeySpace, RequestId, SegmentKind,
-    SequenceId, TenantSalt, Timestamp, TokenId,
+    AttentionMode, BlockSize, Context, ContextBuilder, Fingerprint, KeySpace, KvPolicy, RequestId,
+    SegmentKind, SequenceId, TenantSalt, Timestamp, TokenId,
 };
 
 fn context(question: u32) -> Result<Context, Box<dyn Error>> {
@@ -37,6 +37,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         max_waiting: 8,
         max_waiting_tokens: 1000,
         admission,
+        kv_policy: KvPolicy::Lazy,
     };
     let mut scheduler = Scheduler::new(config, kv)?;
     for (id, question) in [(1, 100), (2, 200)] {

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use lazy_attn_kv::{KvCache, SegmentNeed};
-use lazy_attn_types::{RequestId, SegmentKind, SequenceId, TenantSalt, Timestamp};
+use lazy_attn_types::{KvPolicy, RequestId, SegmentKind, SequenceId, TenantSalt, Timestamp};
 
 use crate::affinity::Sight;
 use crate::backlog::Backlog;
@@ -51,11 +51,12 @@ pub(crate) struct Waiting {
 }
 
 impl Waiting {
-    pub(crate) fn new(submission: Submission, arrival: Timestamp) -> Waiting {
-        let needs = submission.needs();
+    pub(crate) fn new(submission: Submission, arrival: Timestamp, kv_policy: KvPolicy) -> Waiting {
+        let needs = submission.needs(kv_policy);
         let mut seen = HashSet::new();
         let kinds = submission.context.segments().iter().map(lazy_attn_types::Segment::kind);
-        let distinct = needs.iter().copied().zip(kinds).filter(|(need, _)| seen.insert(need.key)).collect();
+        let distinct =
+            needs.iter().copied().zip(kinds).filter(|(need, _)| seen.insert(need.address())).collect();
         Waiting {
             submission,
             arrival,
@@ -227,13 +228,15 @@ impl AdmissionQueue {
         if let Some(backlog) = self.backlogs.get_mut(&started.submission.tenant) {
             backlog.start(started.distinct());
         }
-        let held: HashSet<_> = started.distinct.iter().map(|(need, _)| (need.scope, need.key)).collect();
+        // Other copies of what it holds count as well.
+        let content = |need: &SegmentNeed| (need.scope, need.key);
+        let held: HashSet<_> = started.distinct.iter().map(|(need, _)| content(need)).collect();
         if started.num_started == started.submission.sequences.len() {
             self.take(pick.ticket);
         }
         if self.policy != AdmissionPolicy::Fcfs {
             // Only who shares a segment sees a difference.
-            let touched = |need: &SegmentNeed| held.contains(&(need.scope, need.key));
+            let touched = |need: &SegmentNeed| held.contains(&content(need));
             let sharing = self.waiting.values_mut();
             for waiting in sharing.filter(|waiting| waiting.needs.iter().any(touched)) {
                 waiting.sight = Sight::of(&waiting.distinct, kv);

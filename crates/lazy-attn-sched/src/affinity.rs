@@ -93,7 +93,7 @@ impl Sight {
         let mut sight = Sight { uncached: 1, ..Sight::default() };
         for (need, kind) in needs {
             let num_tokens = u64::from(need.num_tokens);
-            let Some(found) = kv.residency(need.scope, need.key) else {
+            let Some(found) = kv.residency_of(need) else {
                 sight.uncached += num_tokens;
                 continue;
             };

@@ -46,6 +46,9 @@ impl Ahead {
     pub(crate) fn of(plan: &StepPlan) -> Ahead {
         let mut ahead = Ahead::default();
         let mut row = 0;
+        for reencoding in &plan.reencodings {
+            ahead.fills.insert(reencoding.own.handle, reencoding.own.num_tokens);
+        }
         for run in &plan.runs {
             match run.work {
                 Work::Encode | Work::Prefill => {
@@ -108,6 +111,7 @@ impl Scheduler {
     /// If it is closed already: a bug of the caller.
     pub fn withdraw(&mut self, plan: StepPlan, now: Timestamp) {
         self.open.close(plan.step, now);
+        self.spoil_reencodings(&plan);
         self.give_back_released(now);
     }
 

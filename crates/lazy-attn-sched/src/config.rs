@@ -1,5 +1,7 @@
 //! The bounds of a scheduler.
 
+use lazy_attn_types::KvPolicy;
+
 use crate::{AdmissionPolicy, SchedError};
 
 /// Bounds, fixed for the scheduler's life.
@@ -16,6 +18,8 @@ pub struct SchedConfig {
     pub max_waiting_tokens: u64,
     /// Who is admitted next.
     pub admission: AdmissionPolicy,
+    /// How KV is reused: whether a segment is of use at one place only.
+    pub kv_policy: KvPolicy,
 }
 
 impl SchedConfig {
@@ -52,6 +56,7 @@ mod tests {
             max_waiting: 1,
             max_waiting_tokens: 0,
             admission,
+            kv_policy: KvPolicy::Lazy,
         };
         valid.validate().unwrap();
         let field = |config: SchedConfig| match config.validate() {

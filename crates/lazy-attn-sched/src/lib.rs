@@ -33,7 +33,9 @@ pub use admission::AdmissionPolicy;
 pub use affinity::Affinity;
 pub use config::SchedConfig;
 pub use error::SchedError;
-pub use plan::{Admitted, PlacedSegment, PlannedRun, Preempted, Rejected, RunTokens, StepPlan, Work};
+pub use plan::{
+    Admitted, PlacedSegment, PlannedReencoding, PlannedRun, Preempted, Rejected, RunTokens, StepPlan, Work,
+};
 pub use scheduler::{Outcome, SchedStats, Scheduler};
 pub use submission::{Submission, blocks_needed};
 

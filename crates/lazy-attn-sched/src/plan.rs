@@ -21,6 +21,8 @@ pub struct PlacedSegment {
     pub seen: TokenRange,
     /// Logical position of its token 0, seen or not.
     pub start: Position,
+    /// Position from which its stored keys are rotated.
+    pub origin: Position,
 }
 
 /// What a run is for.
@@ -70,6 +72,21 @@ pub enum RunTokens {
         /// Counted over [`StepPlan::rows`].
         row: u32,
     },
+}
+
+/// A segment that comes to another position instead of being run, before the runs of its step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedReencoding {
+    /// The sequence it is done for; others may wait for it too.
+    pub sequence: SequenceId,
+    /// What is read.
+    pub from: SegmentHandle,
+    /// Its blocks.
+    pub from_blocks: Arc<[BlockId]>,
+    /// What is written: the same storage, or another one.
+    pub own: PlacedSegment,
+    /// What keys are rotated by.
+    pub distance: i32,
 }
 
 /// Contiguous tokens of one segment.
@@ -155,6 +172,8 @@ pub struct StepPlan {
     pub step: u64,
     /// The work, in the order of its rows.
     pub runs: Vec<PlannedRun>,
+    /// What comes to another position before that, in this order.
+    pub reencodings: Vec<PlannedReencoding>,
     /// Sequences that give way, in that order.
     pub preempted: Vec<Preempted>,
     /// Sequences that go on after a preemption.
@@ -178,6 +197,7 @@ impl StepPlan {
         StepPlan {
             step,
             runs: Vec::new(),
+            reencodings: Vec::new(),
             preempted: Vec::new(),
             resumed: Vec::new(),
             admitted: Vec::new(),
@@ -192,6 +212,18 @@ impl StepPlan {
     /// The runs whose logits are wanted; the outcomes of a commit are in this order.
     pub fn rows(&self) -> impl Iterator<Item = &PlannedRun> {
         self.runs.iter().filter(|run| run.work.wants_logits())
+    }
+
+    /// Whether there is nothing to execute.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.runs.is_empty() && self.reencodings.is_empty()
+    }
+
+    /// Tokens of all reencodings.
+    #[must_use]
+    pub fn num_reencoded_tokens(&self) -> u32 {
+        self.reencodings.iter().map(|reencoding| reencoding.own.num_tokens).sum()
     }
 
     /// Tokens of all runs.
@@ -218,6 +250,10 @@ impl fmt::Display for StepPlan {
         }
         for rejected in &self.rejected {
             writeln!(f, "  reject  {:<12} {}", rejected.request.to_string(), rejected.error)?;
+        }
+        for PlannedReencoding { sequence, from, own, distance, .. } in &self.reencodings {
+            let (sequence, own) = (sequence.to_string(), own.handle.0);
+            writeln!(f, "  rotate  {sequence:<12} segment {own:<3} from segment {} by {distance}", from.0)?;
         }
         for run in &self.runs {
             let sequence = run.sequence.to_string();

@@ -1,14 +1,14 @@
 //! Fills one step with work, most urgent first.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use lazy_attn_kv::{FillState, KvCache};
+use lazy_attn_kv::{FillSource, FillState, KvCache};
 use lazy_attn_types::{Position, SegmentHandle, SegmentKind};
 
 use crate::ahead::{Ahead, Stand};
 use crate::fill::Fills;
 use crate::running::{Phase, Running, RunningSet};
-use crate::{PlacedSegment, PlannedRun, RunTokens, Work};
+use crate::{PlacedSegment, PlannedReencoding, PlannedRun, RunTokens, Work};
 
 /// Of the tokens that decodes leave, documents get at least one in this many while any is being encoded, so that a
 /// stream of short texts cannot hold a document back for ever.
@@ -21,25 +21,41 @@ pub(crate) struct Planner<'a> {
     fills: &'a Fills,
     ahead: &'a Ahead,
     left: u32,
+    reencodings: Vec<PlannedReencoding>,
     runs: Vec<PlannedRun>,
     /// The run of each segment filled in this step.
     fill_runs: HashMap<SegmentHandle, usize>,
+    /// What comes to another position in this step.
+    reencoded: HashSet<SegmentHandle>,
 }
 
 impl<'a> Planner<'a> {
     /// A step of `max_tokens` tokens behind what `ahead` will have done.
     pub(crate) fn new(kv: &'a KvCache, fills: &'a Fills, ahead: &'a Ahead, max_tokens: u32) -> Planner<'a> {
-        Planner { kv, fills, ahead, left: max_tokens, runs: Vec::new(), fill_runs: HashMap::new() }
+        Planner {
+            kv,
+            fills,
+            ahead,
+            left: max_tokens,
+            reencodings: Vec::new(),
+            runs: Vec::new(),
+            fill_runs: HashMap::new(),
+            reencoded: HashSet::new(),
+        }
     }
 
-    /// Decodes first, then text whose documents are there, then documents, then text that these complete.
-    pub(crate) fn plan(mut self, running: &RunningSet) -> Vec<PlannedRun> {
+    /// What can come to another position, then decodes, then text whose documents are there, then documents, then text
+    /// that these complete.
+    pub(crate) fn plan(mut self, running: &RunningSet) -> (Vec<PlannedReencoding>, Vec<PlannedRun>) {
         self.runs.reserve(running.len() as usize);
         let stands = running.iter().filter_map(|running| Some((running, self.ahead.stand(running)?)));
         let (decoding, prompting): (Vec<_>, Vec<_>) =
             stands.partition(|(_, stand)| stand.phase == Phase::Decode);
         for (running, stand) in decoding {
             self.push_tail(running, stand, Work::Decode);
+        }
+        for (running, _) in &prompting {
+            self.reencode(running);
         }
         let kept = if self.fills.any_document() { self.left.div_ceil(ENCODE_SHARE) } else { 0 };
         for (running, stand) in &prompting {
@@ -51,7 +67,41 @@ impl<'a> Planner<'a> {
         for (running, stand) in &prompting {
             self.text(running, stand, 0);
         }
-        self.runs
+        (self.reencodings, self.runs)
+    }
+
+    /// Brings segments that `running` leads to their positions, if what they come from is there when the step begins. This
+    /// reads and writes KV, but runs no token, so it takes nothing of the budget.
+    fn reencode(&mut self, running: &Running) {
+        for placed in running.placed.iter() {
+            let is_mine = self.fills.leader(placed.handle) == Some(running.sequence.id);
+            if !is_mine
+                || self.ahead.filled(placed.handle).is_some()
+                || self.reencoded.contains(&placed.handle)
+            {
+                continue;
+            }
+            let (from, distance) = match self.kv.source(placed.handle) {
+                FillSource::Run => continue,
+                FillSource::InPlace { distance } => (placed.handle, distance),
+                FillSource::Copy { from, distance } if self.is_there(from) => (from, distance),
+                FillSource::Copy { .. } => continue,
+            };
+            self.reencoded.insert(placed.handle);
+            self.reencodings.push(PlannedReencoding {
+                sequence: running.sequence.id,
+                from,
+                from_blocks: self.kv.segment(from).blocks,
+                own: placed.clone(),
+                distance,
+            });
+        }
+    }
+
+    /// Whether earlier steps, those not closed included, or what this step re-encoded so far, complete `handle`.
+    fn is_there(&self, handle: SegmentHandle) -> bool {
+        let is_filled = self.ahead.filled(handle) == Some(self.kv.segment(handle).num_tokens);
+        is_filled || self.reencoded.contains(&handle) || self.kv.state(handle) == FillState::Complete
     }
 
     /// Runs the texts of `running` as far as everything before them is complete, and then its first token; `kept`
@@ -93,6 +143,9 @@ impl<'a> Planner<'a> {
 
     /// Fills the segment that `run` writes as far as it is missing and allowed.
     fn fill(&mut self, run: PlannedRun, kept: u32) {
+        if self.kv.source(run.own.handle) != FillSource::Run {
+            return;
+        }
         let (first_local, num_tokens) = (self.computed(&run.own), run.own.num_tokens);
         self.extend(PlannedRun { first_local, ..run }, num_tokens, kept);
     }
@@ -140,6 +193,9 @@ impl<'a> Planner<'a> {
 
     /// Tokens of `placed` that neither earlier steps, those not closed included, nor this one write.
     fn missing(&self, placed: &PlacedSegment) -> u32 {
+        if self.reencoded.contains(&placed.handle) {
+            return 0;
+        }
         let written = match self.fill_runs.get(&placed.handle) {
             Some(&index) => self.runs[index].end(),
             None => self.computed(placed),
@@ -173,17 +229,17 @@ fn rerun_run(running: &Running, stand: &Stand) -> PlannedRun {
 }
 
 /// A run, empty so far, of segment `index` of the context of `running`: a document right behind its preamble, which is
-/// usually nothing, a text behind everything before it.
+/// usually nothing, a text behind everything before it. Where a document stands makes no difference to its KV.
 fn fill_run(running: &Running, index: usize, work: Work) -> PlannedRun {
     let own = running.placed[index].clone();
     let segment = &running.sequence.context.segments()[index];
-    let (num_earlier, start) = match work {
+    let (num_earlier, start, origin) = match work {
         Work::Encode => {
             let preamble = &running.placed[..segment.num_preamble()];
             let end = preamble.last().map_or(Position(0), |last| last.start.advance(last.num_tokens));
-            (preamble.len(), end)
+            (preamble.len(), end, end)
         }
-        _ => (index, own.start),
+        _ => (index, own.start, own.origin),
     };
     PlannedRun {
         sequence: running.sequence.id,
@@ -193,6 +249,6 @@ fn fill_run(running: &Running, index: usize, work: Work) -> PlannedRun {
         num_tokens: 0,
         context: running.placed.clone(),
         num_earlier,
-        own: PlacedSegment { start, ..own },
+        own: PlacedSegment { start, origin, ..own },
     }
 }

@@ -93,6 +93,7 @@ impl Running {
                 num_tokens: info.num_tokens,
                 seen: segment.seen(),
                 start: segment.start(),
+                origin: info.origin.unwrap_or(segment.start()),
             }
         });
         let running = Running {
@@ -115,6 +116,7 @@ impl Running {
             num_tokens: self.num_written,
             seen: TokenRange::whole(self.num_written),
             start: self.sequence.context.tail_start(),
+            origin: self.sequence.context.tail_start(),
         }
     }
 
@@ -128,7 +130,7 @@ impl Running {
     pub(crate) fn private_tokens(&self, kv: &KvCache) -> u64 {
         let needs = self.sequence.needs.iter().zip(self.sequence.context.segments());
         let of_segments = needs.map(|(need, segment)| {
-            let residency = kv.residency(need.scope, need.key);
+            let residency = kv.residency_of(need);
             match residency.filter(|residency| residency.num_refs == 1).map(|residency| residency.state) {
                 Some(FillState::Filling { computed }) => u64::from(computed),
                 Some(FillState::Complete) if segment.kind() == SegmentKind::Text => {
@@ -170,6 +172,18 @@ impl RunningSet {
     pub(crate) fn remove(&mut self, sequence: SequenceId) -> Option<Running> {
         let turn = self.turns.remove(&sequence)?;
         self.by_turn.remove(&turn)
+    }
+
+    /// Takes over origins that changed because a segment is run that was to be re-encoded.
+    pub(crate) fn place_again(&mut self, kv: &KvCache) {
+        let origin = |placed: &PlacedSegment| kv.origin(placed.handle).unwrap_or(placed.start);
+        for running in self.by_turn.values_mut() {
+            if running.placed.iter().any(|placed| placed.origin != origin(placed)) {
+                let again =
+                    |placed: &PlacedSegment| PlacedSegment { origin: origin(placed), ..placed.clone() };
+                running.placed = running.placed.iter().map(again).collect();
+            }
+        }
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Running> {

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use lazy_attn_kv::{FillState, KvCache, KvError, KvEvent, KvStats};
-use lazy_attn_types::{RequestId, SegmentKey, SequenceId, Timestamp, TokenId};
+use lazy_attn_kv::{FillSource, FillState, KvCache, KvError, KvEvent, KvStats};
+use lazy_attn_types::{RequestId, SegmentHandle, SegmentKey, SequenceId, Timestamp, TokenId};
 
 use crate::admission::{AdmissionQueue, Waiting};
 use crate::ahead::Ahead;
@@ -153,11 +153,12 @@ impl Scheduler {
             return Err(SchedError::Config { field: "sequences", value: 0, allowed });
         }
         let config = self.kv.config();
-        let needed = blocks_needed(&submission.context, submission.tail_tokens(), config.block_size);
+        let (kv_policy, tail_tokens) = (self.config.kv_policy, submission.tail_tokens());
+        let needed = blocks_needed(&submission.context, tail_tokens, config.block_size, kv_policy);
         if needed > config.num_blocks {
             return Err(SchedError::NeverFits { needed, total: config.num_blocks });
         }
-        let waiting = Waiting::new(submission, now);
+        let waiting = Waiting::new(submission, now, kv_policy);
         self.queue.check(&waiting, &self.kv)?;
         self.check_deadline(&waiting, now)?;
         self.queue.push(waiting, &self.kv);
@@ -223,7 +224,7 @@ impl Scheduler {
     pub fn plan(&mut self, now: Timestamp) -> StepPlan {
         assert!(self.open.is_empty(), "every plan is closed by one commit or abort");
         let plan = self.fill_plan(&Ahead::default(), now);
-        assert!(self.running.len() == 0 || !plan.runs.is_empty(), "some running sequence can always go on");
+        assert!(self.running.len() == 0 || !plan.is_empty(), "some running sequence can always go on");
         plan
     }
 
@@ -236,8 +237,9 @@ impl Scheduler {
         }
         self.admit(now, &mut plan);
         plan.filled = self.end_filled(now);
+        self.give_up_copies();
         let planner = Planner::new(&self.kv, &self.fills, ahead, self.config.max_step_tokens);
-        plan.runs = planner.plan(&self.running);
+        (plan.reencodings, plan.runs) = planner.plan(&self.running);
         (plan.num_running, plan.num_waiting) = (self.running.len(), self.queue.len());
         self.open.push(now);
         plan
@@ -253,10 +255,13 @@ impl Scheduler {
         assert_eq!(plan.rows().count(), outcomes.len(), "a commit has one outcome per row");
         let prompts = plan.runs.iter().filter(|run| run.work != Work::Decode);
         self.pace.note(prompts.map(|run| run.num_tokens).sum(), micros);
+        for reencoding in &plan.reencodings {
+            self.commit_fill(reencoding.own.handle, reencoding.own.num_tokens);
+        }
         let mut outcomes = outcomes.iter();
         for run in &plan.runs {
             match run.work {
-                Work::Encode | Work::Prefill => self.commit_fill(run),
+                Work::Encode | Work::Prefill => self.commit_fill(run.own.handle, run.num_tokens),
                 Work::Rerun => self.commit_rerun(run),
                 Work::FirstToken | Work::Decode => {
                     outcomes.next().into_iter().for_each(|outcome| self.commit_row(run, *outcome, now));
@@ -272,7 +277,10 @@ impl Scheduler {
         self.open.close(plan.step, now);
         let fills = plan.runs.iter().filter(|run| matches!(run.work, Work::Encode | Work::Prefill));
         fills.for_each(|run| self.kv.restart(run.own.handle));
-        let mut failed: Vec<SequenceId> = plan.runs.iter().map(|run| run.sequence).collect();
+        self.spoil_reencodings(&plan);
+        let reencodings = plan.reencodings.iter().map(|reencoding| reencoding.sequence);
+        let mut failed: Vec<SequenceId> =
+            plan.runs.iter().map(|run| run.sequence).chain(reencodings).collect();
         failed.sort_unstable();
         failed.dedup();
         // Who ended since the plan was made has nothing to lose.
@@ -316,9 +324,32 @@ impl Scheduler {
         }
     }
 
-    fn commit_fill(&mut self, run: &PlannedRun) {
-        if self.kv.mark_computed(run.own.handle, run.num_tokens) == FillState::Complete {
-            self.fills.complete(run.own.handle);
+    fn commit_fill(&mut self, handle: SegmentHandle, num_tokens: u32) {
+        if self.kv.mark_computed(handle, num_tokens) == FillState::Complete {
+            self.fills.complete(handle);
+        }
+    }
+
+    /// The step of `plan` did not run to its end: what it would have rotated where it is holds nothing.
+    pub(crate) fn spoil_reencodings(&mut self, plan: &StepPlan) {
+        plan.reencodings.iter().for_each(|reencoding| self.kv.restart(reencoding.own.handle));
+        if !plan.reencodings.is_empty() {
+            self.running.place_again(&self.kv);
+        }
+    }
+
+    /// Whoever waits to copy what nobody runs any more runs it itself.
+    fn give_up_copies(&mut self) {
+        let is_given_up = |&(handle, _): &(SegmentHandle, SequenceId)| match self.kv.source(handle) {
+            FillSource::Copy { from, .. } => {
+                self.kv.state(from) != FillState::Complete && self.fills.leader(from).is_none()
+            }
+            FillSource::Run | FillSource::InPlace { .. } => false,
+        };
+        let given_up: Vec<_> = self.fills.leaders().filter(is_given_up).collect();
+        given_up.iter().for_each(|&(handle, _)| self.kv.detach(handle));
+        if !given_up.is_empty() {
+            self.running.place_again(&self.kv);
         }
     }
 

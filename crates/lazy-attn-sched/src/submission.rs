@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use lazy_attn_kv::{RecomputeCost, Scope, SegmentNeed};
 use lazy_attn_types::{
-    BlockSize, Context, RequestId, Segment, SegmentKind, SequenceId, TenantSalt, Timestamp,
+    BlockSize, Context, KvPolicy, Position, RequestId, Segment, SegmentKind, SequenceId, TenantSalt,
+    Timestamp,
 };
 
 /// One or more sequences over one context.
@@ -37,9 +38,9 @@ impl Submission {
         self.max_tokens
     }
 
-    /// The segments of the context, as the cache asks for them.
+    /// The segments of the context, as the cache asks for them under `kv_policy`.
     #[must_use]
-    pub fn needs(&self) -> Vec<SegmentNeed> {
+    pub fn needs(&self, kv_policy: KvPolicy) -> Vec<SegmentNeed> {
         let segments = self.context.segments();
         let mut num_earlier = 0;
         let need = |segment: &Segment| {
@@ -50,7 +51,14 @@ impl Submission {
             };
             num_earlier += segment.seen().num_tokens();
             let cost = RecomputeCost::of_prefill(num_tokens, num_visible);
-            SegmentNeed { scope: self.scope, key: segment.key(), kind: segment.kind(), num_tokens, cost }
+            SegmentNeed {
+                scope: self.scope,
+                key: segment.key(),
+                place: place(segment, kv_policy),
+                kind: segment.kind(),
+                num_tokens,
+                cost,
+            }
         };
         segments.iter().map(need).collect()
     }
@@ -60,11 +68,17 @@ fn num_seen(segments: &[Segment]) -> u32 {
     segments.iter().map(|segment| segment.seen().num_tokens()).sum()
 }
 
+/// Where `segment` must stand to be of use, if not anywhere.
+fn place(segment: &Segment, kv_policy: KvPolicy) -> Option<Position> {
+    kv_policy.has_places().then(|| segment.start())
+}
+
 /// Blocks a sequence over `context` takes in an empty pool: every distinct segment and the whole tail.
 #[must_use]
-pub fn blocks_needed(context: &Context, max_tokens: u32, block_size: BlockSize) -> u32 {
+pub fn blocks_needed(context: &Context, max_tokens: u32, block_size: BlockSize, kv_policy: KvPolicy) -> u32 {
     let mut seen = HashSet::new();
-    let distinct = context.segments().iter().filter(|segment| seen.insert(segment.key()));
+    let distinct =
+        context.segments().iter().filter(|segment| seen.insert((segment.key(), place(segment, kv_policy))));
     let segments = distinct.map(|segment| block_size.blocks_for(segment.num_tokens()));
     segments.fold(block_size.blocks_for(max_tokens), u32::saturating_add)
 }

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use common::Part::{Doc, Text};
 use common::{Bounds, Part, go_on, scheduler_with, submission};
 use lazy_attn_sched::{AdmissionPolicy, Affinity, Scheduler, Submission};
-use lazy_attn_types::{RequestId, TenantSalt, Timestamp};
+use lazy_attn_types::{KvPolicy, RequestId, TenantSalt, Timestamp};
 use proptest::prelude::*;
 
 const MS: u64 = 1000;
@@ -31,6 +31,7 @@ fn affine(max_running: u32, affinity: Affinity) -> Scheduler {
         max_waiting: 4000,
         max_waiting_tokens: u64::MAX,
         admission,
+        kv_policy: KvPolicy::Lazy,
     })
 }
 

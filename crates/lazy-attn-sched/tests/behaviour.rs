@@ -10,7 +10,7 @@ use lazy_attn_kv::{EvictionPolicy, KvCache, KvConfig, ReserveRequest, Scope};
 use lazy_attn_sched::{
     AdmissionPolicy, Outcome, Rejected, SchedConfig, SchedError, Scheduler, Submission, Work,
 };
-use lazy_attn_types::{BlockSize, RequestId, SequenceId, TokenId};
+use lazy_attn_types::{BlockSize, KvPolicy, RequestId, SequenceId, TokenId};
 
 #[test]
 fn a_request_larger_than_the_pool_is_refused_with_the_numbers() {
@@ -125,7 +125,7 @@ fn what_pins_keep_from_ever_fitting_is_rejected_and_the_next_request_runs() {
         max_pinned_blocks: u32::MAX,
         policy,
     });
-    let pinned = submission(9, &[Doc(9, 16), Text(1, 1)], 1, 1).needs();
+    let pinned = submission(9, &[Doc(9, 16), Text(1, 1)], 1, 1).needs(KvPolicy::Lazy);
     let mut granted = kv.reserve(&ReserveRequest { segments: &pinned, tail_tokens: 0 }, NOW).unwrap();
     let reference = granted.segments.remove(0).reference;
     kv.mark_computed(reference.handle(), 16);
@@ -139,6 +139,7 @@ fn what_pins_keep_from_ever_fitting_is_rejected_and_the_next_request_runs() {
         max_waiting: 4,
         max_waiting_tokens: 100,
         admission,
+        kv_policy: KvPolicy::Lazy,
     };
     let mut scheduler = Scheduler::new(bounds, kv).unwrap();
     // 5 blocks of text and 1 of tail fit a pool of 8, but not beside 4 pinned ones.

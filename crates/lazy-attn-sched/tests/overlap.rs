@@ -7,16 +7,19 @@ mod common;
 use std::collections::{HashMap, VecDeque};
 
 use common::Part::{Doc, Text};
-use common::{NOW, Part, scheduler, submission};
-use lazy_attn_sched::{Outcome, PlannedRun, RunTokens, Scheduler, StepPlan, Work};
+use common::shadow::{Shadow, owners};
+use common::{Bounds, NOW, Part, scheduler, scheduler_with, submission};
+use lazy_attn_sched::{
+    AdmissionPolicy, Outcome, PlannedReencoding, PlannedRun, RunTokens, Scheduler, StepPlan, Work,
+};
 use lazy_attn_testkit::SplitMix64;
-use lazy_attn_types::{BlockId, RequestId, SegmentHandle, SequenceId, TokenId};
+use lazy_attn_types::{KvPolicy, RequestId, SequenceId, TokenId};
 use proptest::prelude::*;
 
 /// A step that was begun, and what was written when it was.
 struct Begun {
     plan: StepPlan,
-    before: HashMap<SegmentHandle, u32>,
+    before: Shadow,
 }
 
 /// A sequence that has not ended.
@@ -37,6 +40,9 @@ struct Seen {
     preempted: u64,
     failed: u64,
     withdrawn: u64,
+    reencoded: u64,
+    copied: u64,
+    moves_failed: u64,
     cancelled: u64,
 }
 
@@ -46,8 +52,8 @@ struct Simulation {
     next_request: u64,
     live: HashMap<SequenceId, Live>,
     in_flight: VecDeque<Begun>,
-    /// Tokens written per storage once everything begun has run; storage names are never used twice.
-    written: HashMap<SegmentHandle, u32>,
+    /// What is written once everything begun has run.
+    written: Shadow,
     seen: Seen,
 }
 
@@ -57,15 +63,25 @@ fn token_of(sequence: SequenceId, index: u32) -> TokenId {
 }
 
 impl Simulation {
+    /// Every other seed needs documents at their positions.
     fn new(seed: u64) -> Simulation {
+        let kv_policy = if seed.is_multiple_of(2) { KvPolicy::Lazy } else { KvPolicy::Reencode };
         Simulation {
             rng: SplitMix64::new(seed),
-            // In one of three pools hardly two requests fit.
-            scheduler: scheduler([40, 24, 16][(seed % 3) as usize], 12, 5),
+            scheduler: scheduler_with(Bounds {
+                // In one of three pools hardly two requests fit.
+                num_blocks: [40, 24, 16][(seed % 3) as usize],
+                max_step_tokens: 12,
+                max_running: 5,
+                max_waiting: 8,
+                max_waiting_tokens: u64::MAX,
+                admission: AdmissionPolicy::Fcfs,
+                kv_policy,
+            }),
             next_request: 1,
             live: HashMap::new(),
             in_flight: VecDeque::new(),
-            written: HashMap::new(),
+            written: Shadow::new(kv_policy),
             seen: Seen::default(),
         }
     }
@@ -159,7 +175,7 @@ impl Simulation {
         assert!(plan.rejected.is_empty() && plan.filled.is_empty());
         self.seen.preempted += plan.preempted.len() as u64;
         assert!(plan.preempted.is_empty() || self.in_flight.is_empty(), "nobody gives way beside a step");
-        if plan.runs.is_empty() {
+        if plan.is_empty() {
             self.scheduler.commit(plan, &[], NOW);
             return false;
         }
@@ -172,17 +188,13 @@ impl Simulation {
     /// The plan goes on where the one before it ends, and touches no block of it under another name.
     fn check(&mut self, plan: &StepPlan) {
         assert!(plan.num_tokens() <= 12);
+        self.written.apply(plan);
+        self.seen.reencoded += plan.reencodings.len() as u64;
+        let is_copy = |reencoding: &&PlannedReencoding| reencoding.from != reencoding.own.handle;
+        self.seen.copied += plan.reencodings.iter().filter(is_copy).count() as u64;
         for run in &plan.runs {
-            let end = run.first_local + run.num_tokens;
-            let at = self.written.insert(run.own.handle, end).unwrap_or(0);
-            assert_eq!(run.first_local, at, "{run:?} goes on where its segment ends");
             assert!(self.live.contains_key(&run.sequence), "{} is live", run.sequence);
             self.check_tokens(run);
-        }
-        for run in &plan.runs {
-            for seen in run.earlier() {
-                assert_eq!(self.written.get(&seen.handle), Some(&seen.num_tokens), "{run:?} reads it whole");
-            }
         }
         let open = self.in_flight.back().map(|begun| owners(&begun.plan)).unwrap_or_default();
         for (block, handle) in owners(plan) {
@@ -222,12 +234,11 @@ impl Simulation {
     }
 
     /// What the failed step wrote is void, and so is all that was begun behind it.
-    fn fail(&mut self, plan: StepPlan, before: HashMap<SegmentHandle, u32>) {
+    fn fail(&mut self, plan: StepPlan, before: Shadow) {
         self.seen.failed += 1;
         self.written = before;
-        for run in plan.runs.iter().filter(|run| matches!(run.work, Work::Encode | Work::Prefill)) {
-            self.written.remove(&run.own.handle);
-        }
+        self.written.spoil(&plan);
+        self.seen.moves_failed += plan.reencodings.len() as u64;
         let behind = self.in_flight.pop_front();
         for sequence in self.scheduler.abort(plan, NOW) {
             if let Some(live) = self.live.remove(&sequence) {
@@ -236,15 +247,11 @@ impl Simulation {
         }
         if let Some(Begun { plan, .. }) = behind {
             self.seen.withdrawn += 1;
+            self.seen.moves_failed += plan.reencodings.len() as u64;
+            self.written.spoil_moves(&plan);
             self.scheduler.withdraw(plan, NOW);
         }
     }
-}
-
-/// Whose each block is that the plan reads or writes.
-fn owners(plan: &StepPlan) -> HashMap<BlockId, SegmentHandle> {
-    let views = plan.runs.iter().flat_map(|run| run.earlier().iter().chain([&run.own]));
-    views.flat_map(|view| view.blocks.iter().map(|&block| (block, view.handle))).collect()
 }
 
 fn outcome(live: &mut HashMap<SequenceId, Live>, seen: &mut Seen, run: &PlannedRun) -> Outcome {
@@ -269,7 +276,7 @@ fn simulate(seed: u64, num_steps: u32) -> Seen {
 
 #[test]
 fn overlapping_plans_survive_any_traffic_for_the_committed_seeds() {
-    let all: Vec<Seen> = (0..60).map(|seed| simulate(seed, 150)).collect();
+    let all: Vec<Seen> = (0..80).map(|seed| simulate(seed, 150)).collect();
     let sum = |count: fn(&Seen) -> u64| all.iter().map(count).sum::<u64>();
     let happened = [
         ("tokens carried", 1000, sum(|seen| seen.carried)),
@@ -279,6 +286,9 @@ fn overlapping_plans_survive_any_traffic_for_the_committed_seeds() {
         ("failures", 100, sum(|seen| seen.failed)),
         ("steps withdrawn", 100, sum(|seen| seen.withdrawn)),
         ("cancellations", 100, sum(|seen| seen.cancelled)),
+        ("reencodings", 100, sum(|seen| seen.reencoded)),
+        ("copies", 100, sum(|seen| seen.copied)),
+        ("reencodings that failed", 20, sum(|seen| seen.moves_failed)),
     ];
     for (what, least, times) in happened {
         assert!(times > least, "the traffic is varied, but {what}: {times}, of {happened:?}");

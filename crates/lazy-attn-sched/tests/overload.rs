@@ -7,7 +7,7 @@ mod common;
 use common::Part::{Doc, Text};
 use common::{Bounds, go_on, scheduler_with, submission};
 use lazy_attn_sched::{AdmissionPolicy, Outcome, Rejected, SchedError, Scheduler, Submission};
-use lazy_attn_types::{RequestId, TenantSalt, Timestamp};
+use lazy_attn_types::{KvPolicy, RequestId, TenantSalt, Timestamp};
 
 const MS: u64 = 1000;
 const START: Timestamp = Timestamp(0);
@@ -21,6 +21,7 @@ fn bounded(max_waiting_tokens: u64) -> Scheduler {
         max_waiting: 100,
         max_waiting_tokens,
         admission,
+        kv_policy: KvPolicy::Lazy,
     })
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use lazy_attn_engine::{EngineStats, Observation, Observer};
 use lazy_attn_server::Metrics;
-use lazy_attn_types::{BlockSize, Capability, ExecutorInfo, Fingerprint};
+use lazy_attn_types::{BlockSize, Capability, ExecutorInfo, Fingerprint, StoredKeys};
 
 const NUM_OBSERVATIONS: u32 = 2_000_000;
 
@@ -21,6 +21,7 @@ fn main() {
         max_context_tokens: 1,
         fingerprint: Fingerprint([0; 32]),
         capability: Capability::Logits,
+        stored_keys: &[StoredKeys::Rotated],
     };
     let metrics = Arc::new(Metrics::new("example", &info));
     for num_scrapers in [0, 1] {

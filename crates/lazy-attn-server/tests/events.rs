@@ -15,7 +15,6 @@ fn reply(n: u32) -> Reply {
     Reply {
         request_id: String::new(),
         model: "tiny".to_owned(),
-        exactness: Exactness::Head { num_tokens: 16 },
         token_ids: TokenIdsInReply::Report,
         top_logprobs: 1,
         n,
@@ -35,7 +34,7 @@ fn started() -> Event {
     let part =
         |num_tokens, key: &str, outcome| ResolvedPart { num_tokens, document_key: key.to_owned(), outcome };
     let parts = vec![part(3, "ab", PartOutcome::Hit), part(2, "", PartOutcome::Miss)];
-    Event::Started { request: RequestId(7), parts, seed: 5 }
+    Event::Started { request: RequestId(7), parts, seed: 5, exactness: Exactness::Head { num_tokens: 16 } }
 }
 
 fn done() -> Event {
@@ -48,6 +47,7 @@ fn done() -> Event {
         completion_tokens: 3,
         documents_total: 1,
         documents_reused: 1,
+        documents_reencoded: 0,
         preemptions: 0,
     };
     let timing = Timing { time_to_first_token: Duration::from_millis(1500), ..Timing::default() };

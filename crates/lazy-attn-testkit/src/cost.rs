@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use lazy_attn_types::{
     BlockSize, Capability, CostModel, ExecError, Executor, ExecutorInfo, Fingerprint, SampledRow, StepInput,
-    StepOutput, StepSize, TokenId,
+    StepOutput, StepSize, StoredKeys, TokenId,
 };
 
 /// A step, and what happened around it.
@@ -56,6 +56,7 @@ impl CostExecutor {
             max_context_tokens: 131_072,
             fingerprint: Fingerprint::of(&[("model", b"cost")]),
             capability: Capability::Logits,
+            stored_keys: &[StoredKeys::Rotated],
         };
         CostExecutor { model, info, probe: CostProbe::default(), last_end: None }
     }
@@ -116,6 +117,7 @@ mod tests {
             first_seen: 0,
             num_tokens,
             start: Position(0),
+            origin: Position(0),
         };
         let run = |row: u32| Run {
             first_token: row,

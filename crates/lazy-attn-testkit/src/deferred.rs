@@ -7,7 +7,7 @@
 
 use lazy_attn_types::{
     BlockSize, Capability, ExecError, Executor, ExecutorInfo, Fingerprint, Run, SegmentView, StepInput,
-    StepOutput,
+    StepOutput, StoredKeys,
 };
 
 use crate::oracle::Oracle;
@@ -54,6 +54,7 @@ impl DeferredExecutor {
             max_context_tokens: 1 << 20,
             fingerprint: Fingerprint::of(&[("config", format!("{c:?}").as_bytes())]),
             capability: Capability::Logits,
+            stored_keys: &[StoredKeys::Rotated],
         };
         let store = vec![vec![None; slots]; c.num_layers];
         DeferredExecutor { frequencies: frequencies(&c.rope), oracle, info, store }

@@ -117,6 +117,7 @@ impl StepBuilder {
                 first_seen: 0,
                 num_tokens,
                 start: Position(start),
+                origin: Position(start),
             };
             self.input.segments.push(view);
         }

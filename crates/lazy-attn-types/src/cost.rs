@@ -47,7 +47,7 @@ impl StepSize {
             rows: input.output_tokens.len() as f64,
             kv_tokens,
             token_keys: keys.sum(),
-            copied_tokens: 0.0,
+            copied_tokens: input.reencodings.iter().map(|moved| f64::from(moved.num_tokens)).sum(),
         }
     }
 }

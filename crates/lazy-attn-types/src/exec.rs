@@ -3,11 +3,13 @@
 //! The control plane flattens a step into [`StepInput`]; an [`Executor`] runs it and returns [`StepOutput`]. Neither
 //! side knows more of the other than these arrays.
 
+mod reencode;
 mod rows;
 
+pub use reencode::Reencoding;
 pub use rows::{Capability, CarriedToken, OutputKind, OutputRow, RowSampling, SampledRow, StepOutput};
 
-use crate::{BlockId, BlockSize, Fingerprint, Position, TokenId};
+use crate::{BlockId, BlockSize, Fingerprint, Position, StoredKeys, TokenId};
 
 /// Identity of a segment's physical storage: views with equal handles read the same blocks, whatever their start.
 /// Planners group by it.
@@ -29,6 +31,9 @@ pub struct SegmentView {
     pub num_tokens: u32,
     /// Logical position of its token 0, seen or not, in this run's context.
     pub start: Position,
+    /// Position from which its stored keys are rotated: key `i` by `start + i - origin`, and so the query at `p` by
+    /// `p - origin`. `start` where one copy serves every place; another one for a segment that was re-encoded.
+    pub origin: Position,
 }
 
 /// Contiguous tokens of one segment, run in one context.
@@ -71,6 +76,11 @@ pub struct StepInput {
     /// Entries of `tokens` that the step before draws, ascending; what stands in `tokens` for them is not looked at. Only
     /// for an executor that [overlaps](Capability::Overlaps) steps.
     pub carried: Vec<CarriedToken>,
+    /// How keys are stored; the same in all steps over one cache. Raw ones are read whole.
+    pub stored_keys: StoredKeys,
+    /// Documents that come to another position before anything of the step is run, in this order. Only where keys
+    /// are [`StoredKeys::Rotated`].
+    pub reencodings: Vec<Reencoding>,
 }
 
 impl StepInput {
@@ -111,6 +121,12 @@ impl StepInput {
         if !tokens_fit {
             return Err(ExecError::InvalidStep("a token or output lies outside its range".into()));
         }
+        if !info.stored_keys.contains(&self.stored_keys) {
+            let problem =
+                format!("its keys are to be stored {:?}, which the executor cannot", self.stored_keys);
+            return Err(ExecError::InvalidStep(problem));
+        }
+        self.validate_reencodings(info)?;
         self.validate_rows(info)
     }
 
@@ -124,6 +140,8 @@ impl StepInput {
                 && view.first_seen <= view.num_tokens
                 && view.first_seen.is_multiple_of(info.block_size.get())
                 && u64::from(view.start.0) + u64::from(view.num_tokens) <= u64::from(Position::MAX.0)
+                && view.origin <= Position::MAX
+                && (self.stored_keys == StoredKeys::Rotated || view.first_seen == 0)
                 && self.blocks_of(view).iter().all(|block| block.0 < info.num_blocks);
             if !fits {
                 return Err(ExecError::InvalidStep(format!(
@@ -163,6 +181,8 @@ pub struct ExecutorInfo {
     pub fingerprint: Fingerprint,
     /// What it can do beside computing logits.
     pub capability: Capability,
+    /// How it can store keys; a step says how.
+    pub stored_keys: &'static [StoredKeys],
 }
 
 /// Why a step did not run.
@@ -262,6 +282,7 @@ mod tests {
             max_context_tokens: 128,
             fingerprint: Fingerprint([0; 32]),
             capability: Capability::Samples,
+            stored_keys: &[StoredKeys::Rotated],
         }
     }
 
@@ -273,6 +294,7 @@ mod tests {
             first_seen: 0,
             num_tokens: 2,
             start: Position(0),
+            origin: Position(0),
         };
         StepInput {
             tokens: vec![TokenId(1), TokenId(2)],
@@ -297,7 +319,7 @@ mod tests {
 
     #[test]
     fn every_way_out_of_an_array_is_refused() {
-        let breaks: [fn(&mut StepInput); 10] = [
+        let breaks: [fn(&mut StepInput); 11] = [
             |s| s.tokens[0] = TokenId(10),
             |s| s.runs[0].first_token = 1,
             |s| s.runs[0].num_tokens = 0,
@@ -308,6 +330,7 @@ mod tests {
             |s| s.block_ids[0] = BlockId(4),
             |s| s.output_tokens = vec![2],
             |s| s.runs[0].first_local = 1,
+            |s| s.stored_keys = StoredKeys::Raw,
         ];
         for (index, change) in breaks.into_iter().enumerate() {
             let mut broken = step();

@@ -10,6 +10,7 @@
 //! * [`context`]: the segments of a prompt, in order.
 //! * [`sampling`]: how tokens are chosen and when a sequence ends.
 //! * [`vocab`]: what a model file says about its tokenizer, as plain data.
+//! * [`policy`]: how KV is reused, by this system and, for comparison, by others.
 //! * [`exec`]: the contract between the control plane and the data plane.
 //! * [`cost`]: what a step would cost on a device.
 
@@ -18,6 +19,7 @@ pub mod cost;
 pub mod exactness;
 pub mod exec;
 pub mod ids;
+pub mod policy;
 pub mod sampling;
 pub mod segment;
 pub mod vocab;
@@ -27,9 +29,10 @@ pub use cost::{CostModel, StepSize};
 pub use exactness::{ContextRules, Exactness, Placement};
 pub use exec::{
     BlockPairs, Capability, CarriedToken, ExecError, Executor, ExecutorInfo, OutputKind, OutputRow,
-    RowSampling, Run, SampledRow, SegmentHandle, SegmentView, StepInput, StepOutput,
+    Reencoding, RowSampling, Run, SampledRow, SegmentHandle, SegmentView, StepInput, StepOutput,
 };
 pub use ids::{BlockId, BlockSize, Position, RequestId, SequenceId, Timestamp, TokenId};
+pub use policy::{KvPolicy, StoredKeys, UnknownPolicy};
 pub use sampling::{OutputParams, ParamError, SamplingParams, StopParams};
 pub use segment::{
     AttentionMode, Fingerprint, KeySpace, Segment, SegmentKey, SegmentKind, TenantSalt, TokenRange,

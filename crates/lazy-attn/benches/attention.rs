@@ -91,6 +91,7 @@ fn decode_step(context: Context) -> StepInput {
             first_seen: 0,
             num_tokens: if is_tail { 1 } else { context.document_tokens },
             start: Position(document * context.document_tokens),
+            origin: Position(document * context.document_tokens),
         });
         input.block_ids.extend(scattered.by_ref().take(num_blocks as usize).map(BlockId));
     }

@@ -162,6 +162,7 @@ impl Scenario {
                     first_seen: 0,
                     num_tokens,
                     start: Position(start),
+                    origin: Position(start),
                 });
                 start += num_tokens;
             }

@@ -8,10 +8,10 @@
 mod support;
 
 use lazy_attn::cuda::{
-    BlockCopies, BlockCopy, CudaKvStore, CudaRope, ElementType, Gemm, GemmShape, LogitShape, Norm, Products,
-    QkvNorm, RowShape,
+    BlockCopies, CudaKvStore, CudaRope, ElementType, Gemm, GemmShape, LogitShape, Norm, Products, QkvNorm,
+    RowShape,
 };
-use lazy_attn::{KvDtype, KvLayout, RopeTable};
+use lazy_attn::{BlockCopy, KvDtype, KvLayout, RopeTable};
 use lazy_attn_sys::abi::LaSampling;
 use lazy_attn_types::{BlockId, BlockSize};
 use support::Bench;

@@ -122,6 +122,7 @@ impl Traffic {
                     first_seen: 0,
                     num_tokens,
                     start: Position(start),
+                    origin: Position(start),
                 });
                 start += num_tokens;
             }

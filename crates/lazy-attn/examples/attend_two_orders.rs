@@ -82,6 +82,7 @@ fn push_run(input: &mut StepInput, segments: &[(u32, u32)]) {
             first_seen: 0,
             num_tokens,
             start: Position(start),
+            origin: Position(start),
         });
     }
     input.runs.push(Run {

@@ -100,6 +100,7 @@ fn step_of(contexts: &[&[usize]]) -> StepInput {
                 first_seen: 0,
                 num_tokens,
                 start,
+                origin: start,
             });
         }
         let (first_token, num_segments) = (input.tokens.len() as u32, context.len() as u32);

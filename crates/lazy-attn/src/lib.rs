@@ -11,6 +11,7 @@
 //!
 //! * [`rope`]: rotation angles as fixed-point turns, exact at any position.
 //! * [`plan`]: from a step's flat arrays to work items grouped by segment; knows no tensor and no device.
+//! * [`reencode`]: blocks that a step wants at other positions.
 //! * [`schedule`]: a plan cut for the workers of a device.
 //! * `isa`: what the kernels need of an instruction set.
 //! * [`cpu`]: the KV store, and the kernels that write it ([`CpuAttention::append`]) and read it
@@ -27,12 +28,14 @@ pub mod cuda;
 pub mod error;
 mod isa;
 pub mod plan;
+pub mod reencode;
 pub mod rope;
 pub mod schedule;
 
 pub use cpu::{AttnParams, CpuAttention, CpuIsa, KvDtype, KvLayout, KvStore};
 pub use error::AttnError;
 pub use plan::{PartialsPer, Plan, PlanConfig, Planner};
+pub use reencode::BlockCopy;
 pub use rope::RopeTable;
 pub use schedule::{Schedule, Workers};
 

@@ -13,6 +13,7 @@ use lazy_attn_sys::TileClass;
 use lazy_attn_sys::abi::{
     LAST_OF_PART, LaItem, LaPart, LaRow, LaStart, LaWrite, PART_CAUSAL, START_BLOCKS, WRITES_OUTPUT,
 };
+use lazy_attn_types::StoredKeys;
 
 use crate::plan::{Coverage, Item, Part, Plan, Span, Visibility};
 
@@ -340,7 +341,9 @@ fn la_part(part: &Part, keys: Span) -> LaPart {
         first_block: part.first_block as i32,
         key_begin: keys.begin as i32,
         key_end: keys.end as i32,
-        start: part.start,
+        // The kernels rotate and mask by one number. Nothing of an earlier segment is masked, unless there is a window; a segment
+        // that is written stands at its origin.
+        start: if part.visibility == Visibility::Causal { part.start } else { part.origin },
         flags: if part.visibility == Visibility::Causal { PART_CAUSAL } else { 0 },
     }
 }
@@ -348,12 +351,13 @@ fn la_part(part: &Part, keys: Span) -> LaPart {
 fn writes_of(plan: &Plan) -> Vec<LaWrite> {
     let writes = plan.writes().iter();
     let block_size = plan.config().block_size.get() as i32;
+    let is_raw = plan.stored_keys() == StoredKeys::Raw;
     let tokens = writes.flat_map(|write| {
         (0..write.num_tokens).map(move |index| LaWrite {
             token: (write.first_token + index) as i32,
             block: write.block.0,
             slot: (write.first_slot + index) as i32,
-            local: (write.first_local + index) as i32,
+            local: if is_raw { 0 } else { write.rotation + index as i32 },
             // The first write to a block leaves no slot of it undefined.
             zero_end: if write.first_slot == 0 && index + 1 == write.num_tokens { block_size } else { 0 },
         })

@@ -16,6 +16,7 @@ fn plan(block: u32, block_size: BlockSize) -> Plan {
         first_seen: 0,
         num_tokens: 1,
         start: Position(0),
+        origin: Position(0),
     };
     let run = Run { first_token: 0, num_tokens: 1, first_segment: 0, num_segments: 1, first_local: 0 };
     let input = StepInput {

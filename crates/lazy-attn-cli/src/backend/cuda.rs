@@ -12,7 +12,7 @@ use lazy_attn_types::Executor;
 
 use super::choose::{Found, Gpu};
 use super::{Backend, Fit, Wanted, memory_fraction};
-use crate::args::{DeviceArg, EngineArgs, KvDtypeArg, WeightDtypeArg};
+use crate::args::{DeviceArg, EngineArgs, KvDtypeArg, KvPolicyArg, WeightDtypeArg};
 use crate::exit::{Exit, Failure};
 use crate::ui::LoadProgress;
 
@@ -94,6 +94,10 @@ fn options(wanted: &Wanted<'_>) -> Result<CudaOptions, Failure> {
         (None, None) => CudaKvBudget::Fraction(memory_fraction(args)),
     };
     let (dtype, kv_dtype) = dtypes(args)?;
+    if args.kv_policy == KvPolicyArg::Reencode && kv_dtype == Some(KvDtype::Fp8E4m3) {
+        let problem = "keys of 8 bits are not rotated where they are; take another --kv-dtype or --kv-policy";
+        return Err(Failure::usage(format!("--kv-policy reencode with --kv-dtype fp8: {problem}")));
+    }
     Ok(CudaOptions {
         dtype,
         kv_dtype,

@@ -42,7 +42,7 @@ impl StepLoop {
         };
         let Some(plan) = plan else { return false };
         self.announce(&plan, now);
-        if plan.runs.is_empty() {
+        if plan.is_empty() {
             self.scheduler.commit(plan, &[], now);
             return false;
         }

@@ -17,7 +17,8 @@ use lazy_attn_engine::{
 use lazy_attn_testkit::{FakeConfig, FakeExecutor, FakeProbe, RowSampler};
 use lazy_attn_types::sampling::EndTokens;
 use lazy_attn_types::{
-    AttentionMode, Capability, OutputParams, SamplingParams, SegmentKind, StopParams, TenantSalt, TokenId,
+    AttentionMode, Capability, Exactness, OutputParams, SamplingParams, SegmentKind, StopParams, TenantSalt,
+    TokenId,
 };
 
 pub(crate) use gate::{Gate, Gated};
@@ -131,6 +132,7 @@ pub(crate) fn expected(parts: &[Part], mode: AttentionMode, num_tokens: u32) -> 
 pub(crate) struct Reply {
     pub(crate) parts: Vec<ResolvedPart>,
     pub(crate) seed: Option<u64>,
+    pub(crate) exactness: Exactness,
     pub(crate) samples: Vec<SampleReply>,
     pub(crate) done: Option<(Usage, Timing)>,
     pub(crate) failed: Option<EngineError>,
@@ -169,7 +171,8 @@ pub(crate) fn read(mut stream: RequestStream) -> Reply {
         assert!(reply.done.is_none() && reply.failed.is_none(), "nothing follows the last event");
         let is_started = reply.seed.is_some();
         match event {
-            Event::Started { request, parts, seed } => {
+            Event::Started { request, parts, seed, exactness } => {
+                reply.exactness = exactness;
                 assert!(!is_started && request == stream.request());
                 (reply.parts, reply.seed) = (parts, Some(seed));
             }

@@ -1,8 +1,10 @@
 //! The CPU executor: weights, KV store and threads behind the contract of `lazy_attn_types::exec`.
 
+use lazy_attn::reencode::reencoded_blocks;
 use lazy_attn::{AttnError, KvDtype, KvLayout, KvStore, PlanConfig, Planner};
 use lazy_attn_types::{
     BlockPairs, BlockSize, Capability, ExecError, Executor, ExecutorInfo, Fingerprint, StepInput, StepOutput,
+    StoredKeys,
 };
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
@@ -93,6 +95,7 @@ impl CpuExecutor {
             max_context_tokens: config.max_context_tokens as u32,
             fingerprint: fingerprint(&model, options.weight_dtype, layout.dtype),
             capability: Capability::Logits,
+            stored_keys: &[StoredKeys::Rotated, StoredKeys::Raw],
         };
         let (store, planner) = (KvStore::new(layout)?, Planner::new(plan_config)?);
         Ok(CpuExecutor { info, decoder, store, planner, pool })
@@ -126,12 +129,15 @@ impl Executor for CpuExecutor {
             let (got, max) = (input.tokens.len(), self.info.max_step_tokens);
             return Err(ExecError::InvalidStep(format!("{got} tokens, but a step runs at most {max}")));
         }
-        if input.tokens.is_empty() {
-            return Ok(StepOutput::default());
-        }
-        let plan = self.planner.plan(input);
-        let (decoder, store) = (&mut self.decoder, &mut self.store);
-        let result = self.pool.install(|| decoder.step(store, &plan, input));
+        let (decoder, store, planner) = (&mut self.decoder, &mut self.store, &self.planner);
+        let copies = reencoded_blocks(input, self.info.block_size);
+        let result = self.pool.install(|| {
+            decoder.reencode(store, &copies)?;
+            if input.tokens.is_empty() {
+                return Ok(Vec::new());
+            }
+            decoder.step(store, &planner.plan(input), input)
+        });
         let logits = result.map_err(|error: AttnError| ExecError::Failed(error.to_string()))?;
         Ok(StepOutput::from_logits(logits))
     }

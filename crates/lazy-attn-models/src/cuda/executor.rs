@@ -3,9 +3,12 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use lazy_attn::cuda::{CudaAttention, CudaDevice, CudaKvStore, DevicePlan, PinnedRing, PlanBounds};
+use lazy_attn::cuda::{
+    BlockCopies, CudaAttention, CudaDevice, CudaKvStore, CudaRope, DevicePlan, PinnedRing, PlanBounds,
+};
+use lazy_attn::reencode::{independent, reencoded_blocks};
 use lazy_attn::{AttnError, Planner, Schedule, Workers};
-use lazy_attn_types::{ExecError, Executor, ExecutorInfo, StepInput, StepOutput};
+use lazy_attn_types::{ExecError, Executor, ExecutorInfo, SegmentView, StepInput, StepOutput, StoredKeys};
 
 use super::decoder::{Decoder, Part, Wanted, padded_rows};
 use super::graphs::{Action, Graphs, Key};
@@ -23,6 +26,9 @@ pub struct CudaExecutor {
     pub(super) store: CudaKvStore,
     pub(super) attention: CudaAttention,
     pub(super) planner: Planner,
+    pub(super) raw_planner: Planner,
+    /// What re-encoding rotates by; none if nothing rotates.
+    pub(super) rope: Option<CudaRope>,
     pub(super) workers: Workers,
     pub(super) plan: DevicePlan,
     pub(super) ids: PinnedRing<u32>,
@@ -42,6 +48,7 @@ struct Step {
     drawing: Drawing,
     /// Rows of output.
     num_outputs: usize,
+    stored_keys: StoredKeys,
 }
 
 impl CudaExecutor {
@@ -70,13 +77,19 @@ impl CudaExecutor {
 
     /// Launches a step of a valid `input`, and the copies of its rows.
     fn launch(&mut self, input: &StepInput) -> Result<Pending, AttnError> {
-        let plan = self.planner.plan(input);
+        let planner = match input.stored_keys {
+            StoredKeys::Rotated => &self.planner,
+            StoredKeys::Raw => &self.raw_planner,
+        };
+        let plan = planner.plan(input);
         let schedule = Schedule::new(&plan, &self.workers);
         self.make_room(&schedule)?;
+        self.attention.store_keys(&self.store, input.stored_keys)?;
         let step = Step {
             wanted: self.send_rows(input)?,
             drawing: Drawing::of(input),
             num_outputs: input.output_tokens.len(),
+            stored_keys: input.stored_keys,
         };
         let pending = self.outputs.begin(input)?;
         if self.launch_decode(&schedule, &step)? {
@@ -88,6 +101,21 @@ impl CudaExecutor {
         }
         self.outputs.read_tokens(&pending)?;
         Ok(pending)
+    }
+
+    /// Launches what `input` wants at other positions, in every layer.
+    fn reencode(&mut self, input: &StepInput) -> Result<(), AttnError> {
+        let copies = reencoded_blocks(input, self.info.block_size);
+        for range in independent(&copies) {
+            let copies = BlockCopies::new(&self.device, &copies[range])?;
+            for layer in 0..self.store.layout().num_layers {
+                match &self.rope {
+                    Some(rope) => self.device.reencode_blocks(&mut self.store, layer, &copies, rope)?,
+                    None => self.device.copy_blocks(&mut self.store, layer, &copies)?,
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Sends ids, and which rows are wanted.
@@ -117,6 +145,7 @@ impl CudaExecutor {
     /// Launches a step whose rows are all wanted through a bucket of graphs; `false` if there is none for it.
     fn launch_decode(&mut self, schedule: &Schedule, step: &Step) -> Result<bool, AttnError> {
         let CudaExecutor { device, decoder, store, attention, outputs, graphs, .. } = self;
+        let stored_keys = step.stored_keys;
         let rows = schedule.num_tokens as usize;
         let (Some(graphs), Wanted::All) = (graphs, step.wanted) else { return Ok(false) };
         if padded_rows(rows) > self.logit_rows {
@@ -124,7 +153,7 @@ impl CudaExecutor {
         }
         let Some(bucket) = graphs.bucket(rows, schedule, self.plan.max_slots())? else { return Ok(false) };
         bucket.plan.write_for_graph(device, schedule)?;
-        let key = Key { classes: bucket.plan.classes(), drawing: step.drawing };
+        let key = Key { classes: bucket.plan.classes(), drawing: step.drawing, stored_keys };
         let padded = padded_rows(rows);
         let mut launch = |plan: &DevicePlan| -> Result<(), AttnError> {
             decoder.layers((&mut *store, &mut *attention), plan, padded, Wanted::All)?;
@@ -197,6 +226,11 @@ impl CudaExecutor {
             let (row, rows) = (carried.row, self.last_rows);
             return Err(ExecError::InvalidStep(format!("it carries row {row}, the step before had {rows}")));
         }
+        let is_moved = |view: &SegmentView| view.origin != view.start;
+        if self.planner.config().window.is_some() && input.segments.iter().any(is_moved) {
+            let problem = "the kernels mask by where keys are rotated from, and this model has a window";
+            return Err(ExecError::InvalidStep(problem.into()));
+        }
         if self.submitted.len() >= STEPS_IN_FLIGHT {
             return Err(ExecError::InvalidStep(format!("{STEPS_IN_FLIGHT} steps are under way already")));
         }
@@ -224,11 +258,11 @@ impl Executor for CudaExecutor {
 
     fn submit(&mut self, input: &StepInput) -> Result<(), ExecError> {
         self.check(input)?;
-        let pending = if input.tokens.is_empty() {
-            None
-        } else {
-            Some(self.launch(input).map_err(|error| self.failed(&error))?)
-        };
+        let launched = self.reencode(input).and_then(|()| match input.tokens.is_empty() {
+            true => Ok(None),
+            false => self.launch(input).map(Some),
+        });
+        let pending = launched.map_err(|error| self.failed(&error))?;
         self.last_rows = input.output_tokens.len();
         self.submitted.push_back(pending);
         Ok(())

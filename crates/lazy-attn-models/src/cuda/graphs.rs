@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use lazy_attn::cuda::{CapturedGraph, CudaDevice, DevicePlan, PlanBounds};
 use lazy_attn::{AttnError, Schedule};
+use lazy_attn_types::StoredKeys;
 
 use super::decoder::padded_rows;
 use super::outputs::Drawing;
@@ -27,6 +28,7 @@ pub(super) struct Key {
     /// Tile classes that have work.
     pub(super) classes: [bool; 3],
     pub(super) drawing: Drawing,
+    pub(super) stored_keys: StoredKeys,
 }
 
 /// How often a step has been met.

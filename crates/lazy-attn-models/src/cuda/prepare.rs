@@ -3,10 +3,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use lazy_attn::cuda::{CudaDevice, CudaKvStore, DevicePlan, PinnedRing, PlanBounds};
+use lazy_attn::cuda::{CudaDevice, CudaKvStore, CudaRope, DevicePlan, PinnedRing, PlanBounds};
 use lazy_attn::{KvDtype, KvLayout, PlanConfig, Planner};
 use lazy_attn_types::exec::Capability;
-use lazy_attn_types::{ExecutorInfo, Fingerprint};
+use lazy_attn_types::{ExecutorInfo, Fingerprint, StoredKeys};
 
 use super::decoder::{Decoder, Part, padded_rows};
 use super::graphs::Graphs;
@@ -29,7 +29,9 @@ pub(super) struct Prepared {
     outputs: Outputs,
     plan: DevicePlan,
     layout: KvLayout,
-    plan_config: PlanConfig,
+    rope: Option<CudaRope>,
+    /// For rotated keys, and for raw ones.
+    plan_configs: [PlanConfig; 2],
     info: ExecutorInfo,
     graphs: bool,
     logit_rows: usize,
@@ -87,9 +89,17 @@ impl Prepared {
             max_context_tokens: config.max_context_tokens as u32,
             fingerprint: fingerprint(&model, dtype, layout.dtype),
             capability: Capability::Overlaps,
+            stored_keys: stored_keys(&decoder, layout.dtype),
         };
+        let rope = match decoder.params().rope.rotary_dim() {
+            0 => None,
+            _ => Some(CudaRope::new(device, &decoder.params().rope)?),
+        };
+        // A tile of keys that are rotated as they are read has 16 rows.
+        let raw_config = PlanConfig { max_item_tokens: (16 / group_size).max(1), ..plan_config };
+        let plan_configs = [plan_config, raw_config];
         let device = Arc::clone(device);
-        Ok(Prepared { device, decoder, outputs, plan, layout, plan_config, info, graphs, logit_rows })
+        Ok(Prepared { device, rope, decoder, outputs, plan, layout, plan_configs, info, graphs, logit_rows })
     }
 
     /// Blocks of a KV store that the budget allows on this device.
@@ -99,13 +109,16 @@ impl Prepared {
 
     /// Reserves the KV store.
     pub(super) fn finish(self, num_blocks: u32) -> Result<CudaExecutor, ModelError> {
-        let Prepared { device, decoder, outputs, plan, layout, info, .. } = self;
+        let Prepared { device, decoder, outputs, plan, layout, info, rope, .. } = self;
+        let [rotated, raw] = self.plan_configs;
         let store = CudaKvStore::new(&device, KvLayout { num_blocks, ..layout })?;
         let max_rows = padded_rows(info.max_step_tokens as usize);
         Ok(CudaExecutor {
             attention: decoder.attention(&store, plan.max_slots())?,
             workers: device.workers(&store, decoder.params())?,
-            planner: Planner::new(self.plan_config)?,
+            planner: Planner::new(rotated)?,
+            raw_planner: Planner::new(raw)?,
+            rope,
             ids: PinnedRing::new(&device, COPIES_IN_FLIGHT, max_rows)?,
             rows: PinnedRing::new(&device, COPIES_IN_FLIGHT, max_rows)?,
             graphs: self.graphs.then(|| Graphs::new(&device)),
@@ -147,4 +160,11 @@ fn fingerprint(model: &ModelParts<'_>, dtype: HalfDtype, kv: KvDtype) -> Fingerp
     let own = format!("cuda {dtype:?} {kv:?}");
     let given = model.fingerprint_parts.iter().map(|(label, bytes)| (*label, bytes.as_slice()));
     Fingerprint::of(&given.chain([("weight and KV dtype", own.as_bytes())]).collect::<Vec<_>>())
+}
+
+/// Keys are rotated as they are read where all of a head rotates and elements have 16 bits.
+fn stored_keys(decoder: &Decoder, dtype: KvDtype) -> &'static [StoredKeys] {
+    let is_whole = decoder.params().rope.rotary_dim() == decoder.sizes().head_dim;
+    let can_be_raw = is_whole && dtype != KvDtype::Fp8E4m3;
+    if can_be_raw { &[StoredKeys::Rotated, StoredKeys::Raw] } else { &[StoredKeys::Rotated] }
 }

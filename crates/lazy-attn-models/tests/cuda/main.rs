@@ -8,6 +8,7 @@ mod agreement;
 mod batch;
 mod golden;
 mod group;
+mod policies;
 mod shapes;
 
 use std::path::PathBuf;

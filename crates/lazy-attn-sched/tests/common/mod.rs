@@ -2,12 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, dead_code)] // each test file uses its own part of this
 
+pub(crate) mod shadow;
+
 use std::sync::Arc;
 
 use lazy_attn_kv::{EvictionPolicy, KvCache, KvConfig, Scope};
 use lazy_attn_sched::{AdmissionPolicy, Outcome, SchedConfig, Scheduler, StepPlan, Submission};
 use lazy_attn_types::{
-    BlockSize, Context, ContextBuilder, ContextRules, Exactness, Fingerprint, KeySpace, RequestId,
+    BlockSize, Context, ContextBuilder, ContextRules, Exactness, Fingerprint, KeySpace, KvPolicy, RequestId,
     SegmentKind, SequenceId, TenantSalt, Timestamp, TokenId,
 };
 
@@ -59,6 +61,7 @@ pub(crate) struct Bounds {
     pub(crate) max_waiting: usize,
     pub(crate) max_waiting_tokens: u64,
     pub(crate) admission: AdmissionPolicy,
+    pub(crate) kv_policy: KvPolicy,
 }
 
 /// A scheduler over blocks of 4 tokens.
@@ -74,7 +77,9 @@ pub(crate) fn scheduler_with(bounds: Bounds) -> Scheduler {
         policy,
     });
     let max_waiting_tokens = bounds.max_waiting_tokens;
-    let config = SchedConfig { max_step_tokens, max_running, max_waiting, max_waiting_tokens, admission };
+    let kv_policy = bounds.kv_policy;
+    let config =
+        SchedConfig { max_step_tokens, max_running, max_waiting, max_waiting_tokens, admission, kv_policy };
     Scheduler::new(config, kv).unwrap()
 }
 
@@ -88,6 +93,7 @@ pub(crate) fn scheduler(num_blocks: u32, max_step_tokens: u32, max_running: u32)
         max_waiting,
         max_waiting_tokens,
         admission,
+        kv_policy: KvPolicy::Lazy,
     })
 }
 

@@ -6,7 +6,6 @@ use lazy_attn_engine::{
     EngineError, Event, FinishReason, GeneratedToken, PartOutcome, ResolvedPart, Timing, TokenLogprob, Usage,
 };
 use lazy_attn_proto::v1::{self, finished, generate_response};
-use lazy_attn_types::Exactness;
 
 use crate::convert::{api_exactness, document_attention};
 
@@ -26,8 +25,6 @@ pub struct Reply {
     pub request_id: String,
     /// Name of the model.
     pub model: String,
-    /// The rung that runs.
-    pub exactness: Exactness,
     /// Whether token ids are reported.
     pub token_ids: TokenIdsInReply,
     /// Log-probabilities asked for; 0 reports none.
@@ -44,13 +41,13 @@ impl Reply {
     pub fn message(&self, event: Event) -> Result<v1::GenerateResponse, EngineError> {
         use generate_response::Event as Message;
         let message = match event {
-            Event::Started { request, parts, seed } => Message::Started(v1::Started {
+            Event::Started { request, parts, seed, exactness } => Message::Started(v1::Started {
                 request_id: self.id_or(&request.to_string()),
                 prompt_tokens: parts.iter().map(|part| part.num_tokens).sum(),
                 parts: parts.into_iter().zip(0u32..).map(|(part, index)| resolved(index, part)).collect(),
                 seed,
-                attention: document_attention(self.exactness.attention()).into(),
-                exactness: Some(api_exactness(self.exactness)),
+                attention: document_attention(exactness.attention()).into(),
+                exactness: Some(api_exactness(exactness)),
                 model: self.model.clone(),
             }),
             Event::Delta { index, text, tokens } => Message::Delta(self.delta(index, text, tokens)),
@@ -94,6 +91,7 @@ pub(crate) fn resolved(index: u32, part: ResolvedPart) -> v1::ResolvedPart {
     let outcome = match part.outcome {
         PartOutcome::Hit => v1::CacheOutcome::Hit,
         PartOutcome::Joined => v1::CacheOutcome::Joined,
+        PartOutcome::Reencoded => v1::CacheOutcome::Reencoded,
         PartOutcome::Miss => v1::CacheOutcome::Miss,
     };
     v1::ResolvedPart {
@@ -122,6 +120,7 @@ fn usage(sums: Usage) -> v1::Usage {
         completion_tokens: sums.completion_tokens,
         documents_total: sums.documents_total,
         documents_reused: sums.documents_reused,
+        documents_reencoded: sums.documents_reencoded,
         cache_creation_tokens: sums.cache_creation_tokens,
         preemptions: sums.preemptions,
         recomputed_tokens: sums.recomputed_tokens,

@@ -67,7 +67,6 @@ impl RequestConverter<'_> {
         let reply = Reply {
             request_id: request.request_id,
             model: self.model.to_owned(),
-            exactness,
             token_ids: if response.token_ids.unwrap_or(false) {
                 TokenIdsInReply::Report
             } else {

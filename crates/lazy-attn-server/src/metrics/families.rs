@@ -46,6 +46,7 @@ families! {
     KV_EVICTIONS Counter "kv_evictions_total" "Segments evicted, by tier and reason.";
     LOOKUPS Counter "document_lookups_total" "Documents that starting requests need, by where they were found.";
     REUSED_TOKENS Counter "document_reused_tokens_total" "Tokens of the documents that were found.";
+    REENCODED_TOKENS Counter "document_reencoded_tokens_total" "Tokens of the documents that were found at another position.";
     COMPUTED_TOKENS Counter "document_computed_tokens_total" "Tokens of the documents that were not.";
     RESIDENT Gauge "documents_resident" "Documents with KV, those being computed included, by tier.";
     DOCUMENT_PREFILL Histogram "document_prefill_seconds" "Computing a document, from its first step to its last.";

@@ -69,14 +69,15 @@ pub(super) fn cause_index(cause: CancelCause) -> usize {
 }
 
 /// Where a document was found; tiers behind the device are not there yet.
-pub(super) const LOOKUPS: [&str; 3] = ["device", "joined", "miss"];
+pub(super) const LOOKUPS: [&str; 4] = ["device", "joined", "reencoded", "miss"];
 
 /// The position of `outcome` in [`LOOKUPS`].
 pub(super) fn lookup_index(outcome: PartOutcome) -> usize {
     match outcome {
         PartOutcome::Hit => 0,
         PartOutcome::Joined => 1,
-        PartOutcome::Miss => 2,
+        PartOutcome::Reencoded => 2,
+        PartOutcome::Miss => 3,
     }
 }
 

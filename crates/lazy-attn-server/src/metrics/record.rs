@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lazy_attn_engine::{EngineStats, Observation, Observer};
+use lazy_attn_engine::{EngineStats, Observation, Observer, PartOutcome};
 use lazy_attn_types::ExecutorInfo;
 
 use super::cells::{Counter, Gauge, Histogram};
@@ -21,8 +21,9 @@ pub struct Metrics {
     requests: ByWord<4>,
     rejections: ByWord<10>,
     cancelled: ByWord<2>,
-    lookups: ByWord<3>,
+    lookups: ByWord<4>,
     reused_tokens: Counter,
+    reencoded_tokens: Counter,
     computed_tokens: Counter,
     evictions: Counter,
     preemptions: Counter,
@@ -81,6 +82,7 @@ impl Metrics {
             cancelled: ByWord::new(CAUSES),
             lookups: ByWord::new(LOOKUPS),
             reused_tokens: Counter::default(),
+            reencoded_tokens: Counter::default(),
             computed_tokens: Counter::default(),
             evictions: Counter::default(),
             preemptions: Counter::default(),
@@ -115,6 +117,7 @@ impl Metrics {
             max_context_tokens: 32,
             fingerprint: lazy_attn_types::Fingerprint([0; 32]),
             capability: lazy_attn_types::Capability::Logits,
+            stored_keys: &[lazy_attn_types::StoredKeys::Rotated],
         };
         Metrics::new("m", &info)
     }
@@ -144,6 +147,7 @@ impl Metrics {
         out.single(&family::KV_EVICTIONS, &[DEVICE, ("reason", "space")], self.evictions.get());
         out.by_word(&family::LOOKUPS, "outcome", self.lookups.iter());
         out.single(&family::REUSED_TOKENS, &[], self.reused_tokens.get());
+        out.single(&family::REENCODED_TOKENS, &[], self.reencoded_tokens.get());
         out.single(&family::COMPUTED_TOKENS, &[], self.computed_tokens.get());
         out.single(&family::RESIDENT, &[DEVICE], gauges.documents.get());
         out.histogram(&family::DOCUMENT_PREFILL, &self.times.document_prefill);
@@ -201,10 +205,12 @@ impl Observer for Metrics {
         match *observation {
             Observation::Admitted { queue } => times.queue.observe(micros(queue)),
             Observation::Document { outcome, num_tokens } => {
-                let index = lookup_index(outcome);
-                self.lookups.count(index);
-                let is_miss = LOOKUPS[index] == "miss";
-                let tokens = if is_miss { &self.computed_tokens } else { &self.reused_tokens };
+                self.lookups.count(lookup_index(outcome));
+                let tokens = match outcome {
+                    PartOutcome::Hit | PartOutcome::Joined => &self.reused_tokens,
+                    PartOutcome::Reencoded => &self.reencoded_tokens,
+                    PartOutcome::Miss => &self.computed_tokens,
+                };
                 tokens.add(u64::from(num_tokens));
             }
             Observation::DocumentEncoded { took } => times.document_prefill.observe(micros(took)),

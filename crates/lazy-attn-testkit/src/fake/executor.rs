@@ -4,14 +4,14 @@ use std::collections::{HashMap, HashSet};
 
 use lazy_attn_types::{
     BlockId, BlockPairs, BlockSize, Capability, ExecError, Executor, ExecutorInfo, Fingerprint, OutputKind,
-    Run, SegmentHandle, SegmentView, StepInput, StepOutput,
+    Run, SegmentHandle, SegmentView, StepInput, StepOutput, StoredKeys,
 };
 
 use super::hash::{close, logits, seen, token_hash};
 use super::pipeline::Pipeline;
 use super::sampler::RowSampler;
 use super::script::FakeProbe;
-use super::store::{Entry, Store};
+use super::store::{Entry, Store, rotation};
 
 /// Sizes of a fake executor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +74,7 @@ impl FakeExecutor {
             max_context_tokens: config.max_context_tokens,
             fingerprint: Fingerprint::of(&[("model", b"fake")]),
             capability: Capability::Logits,
+            stored_keys: &[StoredKeys::Rotated, StoredKeys::Raw],
         };
         FakeExecutor {
             info,
@@ -157,13 +158,16 @@ impl FakeExecutor {
     }
 
     fn run(&mut self, input: &StepInput, failure: Option<ExecError>) -> Result<StepOutput, ExecError> {
-        let slots = self.written_slots(input)?;
+        let mut slots = self.written_slots(input)?;
         let result = match failure {
             Some(error) => Err(error),
-            None => self.run_layers(input, &slots),
+            None => self.reencode(input).and_then(|()| self.run_layers(input, &slots)),
         };
         if result.is_err() {
             // The contract: what a failed step would have written holds nothing valid.
+            let reencodings = input.reencodings.iter();
+            let reencoded = reencodings.flat_map(|reencoding| self.store.reencoded_slots(input, reencoding));
+            slots.extend(reencoded.map(|(_, to)| to));
             for &slot in &slots {
                 self.store.write(slot, None);
             }
@@ -171,12 +175,17 @@ impl FakeExecutor {
         result
     }
 
+    fn reencode(&mut self, input: &StepInput) -> Result<(), ExecError> {
+        input.reencodings.iter().try_for_each(|reencoding| self.store.reencode(input, reencoding))
+    }
+
     fn run_layers(&mut self, input: &StepInput, slots: &[usize]) -> Result<StepOutput, ExecError> {
         let rows: Vec<(&Run, u32)> =
             input.runs.iter().flat_map(|run| (0..run.num_tokens).map(move |index| (run, index))).collect();
         for ((&slot, &(run, index)), token) in slots.iter().zip(&rows).zip(&input.tokens) {
             let local = run.first_local + index;
-            self.store.write(slot, Some(Entry { token: token.0, local, state: 0 }));
+            let rotation = rotation(input, &own_view(input, run), local);
+            self.store.write(slot, Some(Entry { token: token.0, local, rotation, state: 0 }));
         }
         let states: Result<Vec<u64>, ExecError> =
             rows.iter().map(|&(run, index)| self.row(input, run, index, Layer::Tokens)).collect();
@@ -229,7 +238,7 @@ impl Executor for FakeExecutor {
         if let Some(error) = self.probe.script().refusal() {
             return Err(error);
         }
-        self.pipeline.push(input, failure)
+        self.pipeline.push(input, failure, self.info.block_size)
     }
 
     fn wait(&mut self) -> Result<StepOutput, ExecError> {

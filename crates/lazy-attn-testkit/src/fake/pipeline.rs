@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use lazy_attn_types::{
-    BlockId, CarriedToken, ExecError, OutputKind, OutputRow, SampledRow, SegmentHandle, StepInput,
+    BlockId, BlockSize, CarriedToken, ExecError, OutputKind, OutputRow, SampledRow, SegmentHandle, StepInput,
     StepOutput, TokenId,
 };
 
@@ -23,7 +23,12 @@ pub(super) struct Pipeline {
 
 impl Pipeline {
     /// Takes a step; it fails with `failure` when it is waited for.
-    pub(super) fn push(&mut self, input: &StepInput, failure: Option<ExecError>) -> Result<(), ExecError> {
+    pub(super) fn push(
+        &mut self,
+        input: &StepInput,
+        failure: Option<ExecError>,
+        block_size: BlockSize,
+    ) -> Result<(), ExecError> {
         if self.steps.len() == MAX_STEPS {
             return Err(ExecError::InvalidStep(format!("{MAX_STEPS} steps are in flight already")));
         }
@@ -32,17 +37,17 @@ impl Pipeline {
                 return Err(ExecError::InvalidStep(format!("{carried:?} is of no row that is drawn")));
             }
         }
-        self.check_blocks(input)?;
+        self.check_blocks(input, block_size)?;
         self.kinds = input.output_kinds().collect();
         self.steps.push_back((input.clone(), failure));
         Ok(())
     }
 
     /// Blocks in flight belong to their segments.
-    fn check_blocks(&self, input: &StepInput) -> Result<(), ExecError> {
+    fn check_blocks(&self, input: &StepInput, block_size: BlockSize) -> Result<(), ExecError> {
         let in_flight: HashMap<BlockId, SegmentHandle> =
-            self.steps.iter().flat_map(|(step, _)| owners(step)).collect();
-        for (block, handle) in owners(input) {
+            self.steps.iter().flat_map(|(step, _)| owners(step, block_size)).collect();
+        for (block, handle) in owners(input, block_size) {
             let owner = in_flight.get(&block).copied().unwrap_or(handle);
             if owner != handle {
                 let (block, owner, handle) = (block.0, owner.0, handle.0);
@@ -91,6 +96,11 @@ fn drawn(input: &StepInput, output: &StepOutput) -> impl Iterator<Item = TokenId
 }
 
 /// Whose each block is that the step reads or writes.
-fn owners(input: &StepInput) -> impl Iterator<Item = (BlockId, SegmentHandle)> {
-    input.segments.iter().flat_map(|view| input.blocks_of(view).iter().map(|&block| (block, view.handle)))
+fn owners(input: &StepInput, block_size: BlockSize) -> impl Iterator<Item = (BlockId, SegmentHandle)> {
+    let views = input.segments.iter().map(|view| (input.blocks_of(view), view.handle));
+    let reencoded = input.reencodings.iter().flat_map(move |reencoding| {
+        let (from, to) = input.blocks_of_reencoding(reencoding, block_size);
+        [(from, reencoding.from), (to, reencoding.to)]
+    });
+    views.chain(reencoded).flat_map(|(blocks, handle)| blocks.iter().map(move |&block| (block, handle)))
 }

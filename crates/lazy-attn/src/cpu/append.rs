@@ -1,4 +1,7 @@
-//! Writing keys and values: a key is rotated once, to its segment-local position, and never touched again.
+//! Writing keys and values: a key is rotated once, to its segment-local position, and never touched again; keys that are
+//! stored raw are turned by no angle.
+
+use lazy_attn_types::StoredKeys;
 
 use super::{
     dispatch::{CpuIsa, Kernel},
@@ -20,6 +23,7 @@ pub(super) struct NewTokens<'a> {
     pub(super) keys: &'a [f32],
     /// `[num_tokens, num_kv_heads * head_dim]`
     pub(super) values: &'a [f32],
+    pub(super) stored_keys: StoredKeys,
     pub(super) isa: CpuIsa,
 }
 
@@ -77,7 +81,9 @@ impl<E: Element> Kernel for BlockWriter<'_, E> {
         let token_elements = layout.num_kv_heads as usize * head_dim;
         let mut angles = Angles::ZERO;
         for index in 0..self.write.num_tokens {
-            self.new.rope.angles::<I>((self.write.first_local + index) as i32, &mut angles);
+            if self.new.stored_keys == StoredKeys::Rotated {
+                self.new.rope.angles::<I>(self.write.rotation + index as i32, &mut angles);
+            }
             let slot = (self.write.first_slot + index) as usize;
             let at = (self.write.first_token + index) as usize * token_elements;
             let keys = self.new.keys[at..at + token_elements].chunks_exact(head_dim);

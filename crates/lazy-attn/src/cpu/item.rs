@@ -2,10 +2,13 @@
 
 use std::ops::Range;
 
+use lazy_attn_types::StoredKeys;
+
 use super::{
     dispatch::Kernel,
     element::Element,
     fold::{Weight, record_elements},
+    raw::{PlaceAngles, turn_keys},
     unit::{Bounds, MAX_TILE, Reads, Tile, UnitKeys},
 };
 use crate::{
@@ -19,6 +22,8 @@ use crate::{
 pub(super) struct Call<'a, E> {
     pub(super) plan: &'a Plan,
     pub(super) rope: &'a RopeTable,
+    /// Of keys that are stored raw.
+    pub(super) place_angles: &'a PlaceAngles,
     /// `[num_tokens, num_q_heads * head_dim]`, not rotated.
     pub(super) q: &'a [f32],
     /// `[num_blocks, num_kv_heads, 2, head_dim * block_size]`
@@ -66,10 +71,16 @@ impl<E: Element> Kernel for ItemTask<'_, E> {
         let mut tile = Tile::ZERO;
         // A tile that stays the same over several units of a segment is rotated once.
         let mut rotated = None;
+        let is_raw = plan.stored_keys() == StoredKeys::Raw;
+        let mut turned = Vec::new();
         let mut units = units_of(plan, self.item).peekable();
         while let Some(unit) = units.next() {
             let next = units.peek().map(|next| self.keys(next));
-            let mut reads = Reads { unit: self.keys(&unit), next, is_fetched: false };
+            let keys = self.keys(&unit);
+            if is_raw {
+                turn_keys::<I, E>(&keys, self.call.place_angles, &mut turned);
+            }
+            let mut reads = Reads { unit: keys, turned: &turned, next, is_fetched: is_raw };
             for first in (0..num_rows).step_by(I::MAX_ROWS) {
                 let rows = first..num_rows.min(first + I::MAX_ROWS);
                 self.run_rows::<I>(&mut tile, &mut rotated, unit, reads, rows);
@@ -97,7 +108,7 @@ impl<'a, E: Element> ItemTask<'a, E> {
         tile: &mut Tile,
         rotated: &mut Option<(usize, usize)>,
         unit: Unit,
-        reads: Reads<'a, E>,
+        reads: Reads<'_, E>,
         rows: Range<usize>,
     ) {
         let mut bounds = [Bounds::default(); MAX_TILE];
@@ -124,7 +135,7 @@ impl<'a, E: Element> ItemTask<'a, E> {
     }
 
     #[inline(always)]
-    fn run_tile<I: Isa, const R: usize>(&mut self, work: &mut TileWork<'a, '_, E>) {
+    fn run_tile<I: Isa, const R: usize>(&mut self, work: &mut TileWork<'_, '_, E>) {
         if !work.is_rotated {
             self.rotate_rows::<I, R>(work);
         }
@@ -136,16 +147,16 @@ impl<'a, E: Element> ItemTask<'a, E> {
         }
     }
 
-    /// Rotates the raw queries of the rows by their distance from the segment, in f32, into `[head_dim][R]`.
+    /// Rotates the raw queries of the rows by their distance from the segment's origin, in f32, into `[head_dim][R]`.
     #[inline(always)]
-    fn rotate_rows<I: Isa, const R: usize>(&self, work: &mut TileWork<'a, '_, E>) {
+    fn rotate_rows<I: Isa, const R: usize>(&self, work: &mut TileWork<'_, '_, E>) {
         let call = self.call;
         let mut angles = Angles::ZERO;
         let mut angles_of = None;
         for (index, row_index) in work.rows.clone().enumerate() {
             let row = self.row(row_index);
             if angles_of != Some(row) {
-                call.rope.angles::<I>(work.unit.part.distance(row), &mut angles);
+                call.rope.angles::<I>(work.unit.part.rotation(row), &mut angles);
                 angles_of = Some(row);
             }
             let q_head = self.kv_head * call.group_size + row_index % call.group_size;

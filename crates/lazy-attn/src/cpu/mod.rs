@@ -3,7 +3,8 @@
 //! Reading order: [`CpuAttention`] (this file), `store` (where keys and values live), `append` (writing them), `deviation`
 //! (comparing them), `item`
 //! (one work item), `unit` (its inner kernel), `fold` (how units become a result), `element` (stored types),
-//! `dispatch` (instruction sets).
+//! `dispatch` (instruction sets). For comparison: `raw` (keys rotated when they are read), `reencode` (copies for another
+//! position).
 
 mod append;
 mod deviation;
@@ -11,12 +12,15 @@ mod dispatch;
 mod element;
 mod fold;
 mod item;
+mod raw;
+mod reencode;
 mod store;
 mod unit;
 
 use std::ops::Range;
 
 use half::{bf16, f16};
+use lazy_attn_types::StoredKeys;
 use rayon::prelude::*;
 
 pub use dispatch::CpuIsa;
@@ -28,8 +32,10 @@ use self::{
     element::Element,
     fold::{Weight, record_elements},
     item::{Call, ItemTask},
+    raw::PlaceAngles,
+    reencode::Reencode,
 };
-use crate::{error::AttnError, isa::Isa, plan::Plan, rope::RopeTable};
+use crate::{error::AttnError, isa::Isa, plan::Plan, reencode::BlockCopy, rope::RopeTable};
 
 /// What a model decides about attention.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,6 +55,7 @@ pub struct CpuAttention {
     isa: CpuIsa,
     /// `[kv_head, slot, group_size, head_dim + 2]`; kept from call to call.
     partials: Vec<f32>,
+    place_angles: PlaceAngles,
 }
 
 /// Output elements below which merging stays on one thread.
@@ -64,7 +71,7 @@ impl CpuAttention {
     /// Attention with the instruction set `isa`.
     #[must_use]
     pub fn with_isa(params: AttnParams, isa: CpuIsa) -> CpuAttention {
-        CpuAttention { params, isa, partials: Vec::new() }
+        CpuAttention { params, isa, partials: Vec::new(), place_angles: PlaceAngles::default() }
     }
 
     /// What the model decides.
@@ -99,11 +106,35 @@ impl CpuAttention {
         let elements = plan.num_tokens() as usize * (layout.num_kv_heads * layout.head_dim) as usize;
         AttnError::check_size("length of k", k.len(), elements)?;
         AttnError::check_size("length of v", v.len(), elements)?;
-        let new = NewTokens { layout: &layout, rope: &self.params.rope, keys: k, values: v, isa: self.isa };
+        let (rope, stored_keys, isa) = (&self.params.rope, plan.stored_keys(), self.isa);
+        let new = NewTokens { layout: &layout, rope, keys: k, values: v, stored_keys, isa };
         match layout.dtype {
             KvDtype::F32 => write_blocks::<f32>(new, plan.writes(), store.layer_mut(layer), 0),
             KvDtype::F16 => write_blocks::<f16>(new, plan.writes(), store.layer_mut(layer), 0),
             KvDtype::Bf16 => write_blocks::<bf16>(new, plan.writes(), store.layer_mut(layer), 0),
+            KvDtype::Fp8E4m3 => return Err(store::refused_width()),
+        }
+        Ok(())
+    }
+
+    /// Brings blocks to other positions in every layer, one copy after the other: values as they are, keys rotated and rounded
+    /// once more.
+    ///
+    /// # Errors
+    /// [`AttnError::Unsupported`] if the store has fewer blocks, or does not fit the model.
+    pub fn reencode(&self, store: &mut KvStore, copies: &[BlockCopy]) -> Result<(), AttnError> {
+        let layout = *store.layout();
+        self.check_sizes(&layout)?;
+        let highest = copies.iter().map(|copy| copy.from.0.max(copy.to.0)).max();
+        if let Some(highest) = highest.filter(|&highest| highest >= layout.num_blocks) {
+            let (value, rule) = (u64::from(highest), "the store has fewer blocks");
+            return Err(AttnError::Unsupported { what: "block id", value, rule });
+        }
+        let reencode = Reencode { layout: &layout, rope: &self.params.rope, copies, isa: self.isa };
+        match layout.dtype {
+            KvDtype::F32 => reencode.run::<f32>(store.elements_mut()),
+            KvDtype::F16 => reencode.run::<f16>(store.elements_mut()),
+            KvDtype::Bf16 => reencode.run::<bf16>(store.elements_mut()),
             KvDtype::Fp8E4m3 => return Err(store::refused_width()),
         }
         Ok(())
@@ -142,6 +173,7 @@ impl CpuAttention {
     }
 
     fn check(&self, layout: &KvLayout, layer: u32, plan: &Plan) -> Result<(), AttnError> {
+        self.check_sizes(layout)?;
         let block_size = plan.config().block_size.get() as usize;
         AttnError::check_size("block size of the plan", block_size, layout.block_size.get() as usize)?;
         let unsupported = |what, value, rule| Err(AttnError::Unsupported { what, value, rule });
@@ -155,6 +187,12 @@ impl CpuAttention {
                 "the store has fewer blocks",
             );
         }
+        Ok(())
+    }
+
+    /// That the model is one whose keys and values the store can hold.
+    fn check_sizes(&self, layout: &KvLayout) -> Result<(), AttnError> {
+        let unsupported = |what, value, rule| Err(AttnError::Unsupported { what, value, rule });
         if self.params.num_q_heads == 0 || !self.params.num_q_heads.is_multiple_of(layout.num_kv_heads) {
             let value = u64::from(self.params.num_q_heads);
             return unsupported("num_q_heads", value, "it must be a multiple of the store's KV heads");
@@ -175,9 +213,13 @@ impl CpuAttention {
         out: &mut [f32],
     ) {
         let num_kv_heads = layout.num_kv_heads as usize;
+        if plan.stored_keys() == StoredKeys::Raw {
+            self.grow_angles(plan);
+        }
         let call = Call {
             plan,
             rope: &self.params.rope,
+            place_angles: &self.place_angles,
             q,
             layer,
             scale: self.params.softmax_scale * std::f32::consts::LOG2_E,
@@ -200,6 +242,29 @@ impl CpuAttention {
         } else {
             out.par_chunks_exact_mut(token_elements).enumerate().for_each(|(token, out)| merge(token, out));
         }
+    }
+}
+
+impl CpuAttention {
+    fn grow_angles(&mut self, plan: &Plan) {
+        let num_places = plan.items().iter().flat_map(|item| plan.parts_of(item)).map(|part| part.keys.end);
+        let num_places = num_places.max().unwrap_or(0) as usize;
+        let CpuAttention { params, isa, place_angles, .. } = self;
+        isa.run(GrowAngles { angles: place_angles, rope: &params.rope, num_places });
+    }
+}
+
+/// Makes room for the places of a step.
+struct GrowAngles<'a> {
+    angles: &'a mut PlaceAngles,
+    rope: &'a RopeTable,
+    num_places: usize,
+}
+
+impl Kernel for GrowAngles<'_> {
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        self.angles.grow::<I>(self.rope, self.num_places);
     }
 }
 

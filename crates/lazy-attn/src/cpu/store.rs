@@ -164,7 +164,8 @@ impl KvStore {
         &mut self.elements_mut()[range]
     }
 
-    fn elements_mut<E: Element>(&mut self) -> &mut [E] {
+    /// All layers: `[num_layers, num_blocks, num_kv_heads, 2, head_dim * block_size]`
+    pub(super) fn elements_mut<E: Element>(&mut self) -> &mut [E] {
         bytemuck::cast_slice_mut(&mut self.memory)
     }
 

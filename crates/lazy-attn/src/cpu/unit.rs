@@ -48,7 +48,7 @@ impl<'a, E: Element> UnitKeys<'a, E> {
     /// Keys `[head_dim][block_size]` and values `[block_size][head_dim]` of the block that holds key `index` of the
     /// unit, and the slot of that key.
     #[inline(always)]
-    fn locate(&self, index: usize) -> (&'a [E], &'a [E], usize) {
+    pub(super) fn locate(&self, index: usize) -> (&'a [E], &'a [E], usize) {
         let local = self.first_key + index;
         // Block sizes are powers of two; a division here would cost as much as a vector of scores.
         let entry = local >> self.block_size.trailing_zeros();
@@ -67,6 +67,8 @@ impl<'a, E: Element> UnitKeys<'a, E> {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Reads<'a, E> {
     pub(super) unit: UnitKeys<'a, E>,
+    /// Its keys, rotated, if they are stored raw: `[keys / 16, head_dim, 16]`; else empty.
+    pub(super) turned: &'a [f32],
     pub(super) next: Option<UnitKeys<'a, E>>,
     /// Whether other tiles have read, or fetched, all of this before.
     pub(super) is_fetched: bool,
@@ -140,7 +142,9 @@ impl Tile {
         let keys = &reads.unit;
         let head_dim = keys.head_dim;
         let q = &self.q[..head_dim * R];
-        let scores = if keys.block_size >= LANES {
+        let scores = if let Some(block) = reads.turned.get(first * head_dim..(first + LANES) * head_dim) {
+            dot::<I, f32, R>(q, KeyVectors { block, stride: LANES, slot: 0 }, &[])
+        } else if keys.block_size >= LANES {
             let (block, values, slot) = keys.locate(first);
             let soon =
                 if reads.is_fetched { &[] } else { &values[slot * head_dim..(slot + LANES) * head_dim] };

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DevicePtr, DevicePtrMut};
 use lazy_attn_sys::abi::{DeviceAddress, LaAppend, LaAttend, LaMerge, LaPartials, LaRope};
 use lazy_attn_sys::{KernelError, KernelShape, Kernels, Start, TileClass};
+use lazy_attn_types::StoredKeys;
 
 use super::{plan::DevicePlan, store::CudaKvStore};
 use crate::{cpu::AttnParams, error::AttnError, schedule::Workers};
@@ -100,15 +101,6 @@ pub(super) fn kernel_error(action: &'static str) -> impl Fn(KernelError) -> Attn
     move |error| AttnError::Device { action, reason: error.to_string() }
 }
 
-/// How keys are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum StoredKeys {
-    /// Rotated to their places in the segment, once.
-    Rotated,
-    /// As they are; rotated to their positions each time they are read.
-    Raw,
-}
-
 /// Attention on a device: writes and reads a [`CudaKvStore`] as a [`DevicePlan`] says.
 ///
 /// Elements of queries, keys, values and output are the bits of the store's element type; of bf16 if it has 8 bits.
@@ -174,13 +166,23 @@ impl CudaAttention {
     ///
     /// # Errors
     /// [`AttnError::Unsupported`] if not all of `head_dim` rotates.
-    pub fn rotating_keys(self, store: &CudaKvStore) -> Result<CudaAttention, AttnError> {
+    pub fn rotating_keys(mut self, store: &CudaKvStore) -> Result<CudaAttention, AttnError> {
+        self.store_keys(store, StoredKeys::Raw)?;
+        Ok(self)
+    }
+
+    /// From now on keys are stored, and read, as `keys` says.
+    ///
+    /// # Errors
+    /// As for [`CudaAttention::rotating_keys`] if they are stored raw.
+    pub fn store_keys(&mut self, store: &CudaKvStore, keys: StoredKeys) -> Result<(), AttnError> {
         let rotary_dim = self.params.rope.rotary_dim();
-        if rotary_dim != store.layout().head_dim as usize {
+        if keys == StoredKeys::Raw && rotary_dim != store.layout().head_dim as usize {
             let rule = "rotating keys as they are read takes head_dim only";
             return Err(AttnError::Unsupported { what: "rotary_dim", value: rotary_dim as u64, rule });
         }
-        Ok(CudaAttention { keys: StoredKeys::Raw, ..self })
+        self.keys = keys;
+        Ok(())
     }
 
     fn check(&self, store: &CudaKvStore, layer: u32, plan: &DevicePlan) -> Result<(), AttnError> {

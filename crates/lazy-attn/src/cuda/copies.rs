@@ -3,39 +3,29 @@
 
 use std::collections::HashSet;
 
-use cudarc::driver::{CudaSlice, DevicePtr};
-use lazy_attn_sys::abi::{DeviceAddress, KvDtype, LaCopy, LaCopyBlocks, LaRope};
-use lazy_attn_sys::{ElementType, Launch};
-use lazy_attn_types::BlockId;
-
 use super::attention::{CudaDevice, device_error, kernel_error};
 use super::store::CudaKvStore;
 use crate::error::AttnError;
+use crate::reencode::BlockCopy;
 use crate::rope::RopeTable;
-
-/// A block to copy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BlockCopy {
-    /// What is read.
-    pub from: BlockId,
-    /// What is written: read and written by no other copy.
-    pub to: BlockId,
-    /// What its keys are rotated by when they are re-encoded.
-    pub distance: i32,
-}
+use cudarc::driver::{CudaSlice, DevicePtr};
+use lazy_attn_sys::abi::{DeviceAddress, KvDtype, LaCopy, LaCopyBlocks, LaRope};
+use lazy_attn_sys::{ElementType, Launch};
 
 /// Checked copies in device memory.
 #[derive(Debug)]
 pub struct BlockCopies {
     entries: CudaSlice<LaCopy>,
     num_blocks_min: u32,
+    /// Whether a block is rotated where it is.
+    is_in_place: bool,
 }
 
 impl BlockCopies {
-    /// Uploads `copies`.
+    /// Uploads `copies`, which are done in any order: no target is read or written by another copy.
     ///
     /// # Errors
-    /// [`AttnError::Unsupported`] if a target is read or written by another copy, or there are too many,
+    /// [`AttnError::Unsupported`] if one is, or there are too many,
     /// [`AttnError::Device`] if the device has no room.
     pub fn new(device: &CudaDevice, copies: &[BlockCopy]) -> Result<BlockCopies, AttnError> {
         const MAX_COPIES: usize = 1 << 24;
@@ -44,9 +34,14 @@ impl BlockCopies {
             return Err(AttnError::Unsupported { what: "copies", value, rule });
         }
         let sources: HashSet<u32> = copies.iter().map(|copy| copy.from.0).collect();
+        let moved = copies.iter().filter(|copy| copy.from == copy.to);
+        let moved: HashSet<u32> = moved.map(|copy| copy.to.0).collect();
         let mut targets = HashSet::new();
         for copy in copies {
-            if sources.contains(&copy.to.0) || !targets.insert(copy.to.0) {
+            let is_moved = copy.from == copy.to;
+            let is_read = if is_moved { false } else { sources.contains(&copy.to.0) };
+            let is_copied_too = !is_moved && moved.contains(&copy.from.0);
+            if is_read || is_copied_too || !targets.insert(copy.to.0) {
                 let (value, rule) = (u64::from(copy.to.0), "another copy reads or writes it");
                 return Err(AttnError::Unsupported { what: "target of a copy", value, rule });
             }
@@ -60,7 +55,7 @@ impl BlockCopies {
         };
         let entries: Vec<LaCopy> = copies.iter().map(entry).collect();
         let entries = device.stream().clone_htod(&entries).map_err(device_error("uploading copies"))?;
-        Ok(BlockCopies { entries, num_blocks_min: highest })
+        Ok(BlockCopies { entries, num_blocks_min: highest, is_in_place: !moved.is_empty() })
     }
 }
 
@@ -102,7 +97,8 @@ impl CudaDevice {
         self.launch_copies(store, layer, copies, (Launch::CopyBlocks, LaRope::default()))
     }
 
-    /// Copies blocks of one layer, and rotates the keys of each by its distance. 8-bit keys get another scale.
+    /// Copies blocks of one layer, and rotates the keys of each by its distance. 8-bit keys get another scale, and are not
+    /// rotated where they are.
     ///
     /// What deferred positions make unnecessary; here for comparison (Block-Attention, arXiv:2409.15355).
     ///
@@ -119,6 +115,14 @@ impl CudaDevice {
         if rope.rotary_dim > shape.head_dim {
             let (value, rule) = (u64::from(rope.rotary_dim), "it must not be above head_dim");
             return Err(AttnError::Unsupported { what: "rotary_dim", value, rule });
+        }
+        if shape.dtype == KvDtype::Fp8E4m3 && copies.is_in_place {
+            let rule = "they are rotated into another block only";
+            return Err(AttnError::Unsupported {
+                what: "bits of keys rotated where they are",
+                value: 8,
+                rule,
+            });
         }
         let which = match shape.dtype {
             KvDtype::Fp8E4m3 => Launch::ReencodeFp8(shape.head_dim),

@@ -21,7 +21,7 @@ mod store;
 
 pub use attention::{CudaAttention, CudaDevice};
 pub use collective::Collective;
-pub use copies::{BlockCopies, BlockCopy, CudaRope};
+pub use copies::{BlockCopies, CudaRope};
 pub use elementwise::{Norm, QkvNorm, RowShape};
 pub use gemm::{Gemm, GemmShape, Products};
 pub use graph::CapturedGraph;

@@ -77,6 +77,7 @@ impl<'a> Builder<'a> {
     fn new(config: PlanConfig, input: &'a StepInput) -> Builder<'a> {
         let plan = Plan {
             config,
+            stored_keys: input.stored_keys,
             num_tokens: input.tokens.len() as u32,
             num_slots: 0,
             num_blocks_min: 0,
@@ -104,7 +105,9 @@ impl<'a> Builder<'a> {
                 let num_tokens = (block_size.get() - first_slot).min(run.num_tokens - done);
                 let block = blocks[entry as usize];
                 let first_token = run.first_token + done;
-                self.plan.writes.push(BlockWrite { block, first_slot, first_token, first_local, num_tokens });
+                let rotation = own.start.advance(first_local).0 as i32 - own.origin.0 as i32;
+                let write = BlockWrite { block, first_slot, first_token, first_local, rotation, num_tokens };
+                self.plan.writes.push(write);
                 done += num_tokens;
             }
         }
@@ -138,7 +141,9 @@ impl<'a> Builder<'a> {
             }
             let view = self.input.segments[group[0].view as usize];
             let keys = Span { begin: self.unit_floor(first_index), end: num_keys(&view) };
-            let part = Part { start: 0, ..self.part(&view, keys, Visibility::All) };
+            // Rows bring their distances from the segment, which stands at one place for all of them if its origin is another.
+            let origin = view.origin.0 as i32 - view.start.0 as i32;
+            let part = Part { start: 0, origin, ..self.part(&view, keys, Visibility::All) };
             piece.parts.push(PiecePart { part, view: 0 });
             piece.split_rows(self.config.max_item_tokens, &mut self.pieces);
         }
@@ -309,8 +314,9 @@ impl<'a> Builder<'a> {
 }
 
 fn part_of(view: &SegmentView, first_block: u32, keys: Span, visibility: Visibility) -> Part {
-    let (handle, num_skipped, start) = (view.handle, view.first_seen, view.start.0 as i32);
-    Part { handle, first_block, keys, num_skipped, start, visibility }
+    let (handle, num_skipped) = (view.handle, view.first_seen);
+    let (start, origin) = (view.start.0 as i32, view.origin.0 as i32);
+    Part { handle, first_block, keys, num_skipped, start, origin, visibility }
 }
 
 /// How many tokens `view` shows.

@@ -20,7 +20,7 @@ mod split;
 
 use std::{num::NonZeroU32, ops::Range};
 
-use lazy_attn_types::{BlockId, BlockSize, SegmentHandle};
+use lazy_attn_types::{BlockId, BlockSize, SegmentHandle, StoredKeys};
 
 pub use build::Planner;
 
@@ -160,6 +160,8 @@ pub struct Part {
     pub num_skipped: u32,
     /// Subtracted from [`Row::base`]: the segment's start in a chain, zero in a shared item.
     pub start: i32,
+    /// Subtracted from [`Row::base`] for the rotation of queries: `start`, unless the keys were re-encoded.
+    pub origin: i32,
     /// What a row sees of them.
     pub visibility: Visibility,
 }
@@ -181,10 +183,16 @@ impl Part {
         self.keys.len().div_ceil(unit_tokens)
     }
 
-    /// Distance from the segment's token 0, seen or not, to `row`: what its query is rotated by.
+    /// Distance from the segment's token 0, seen or not, to `row`.
     #[must_use]
     pub fn distance(self, row: Row) -> i32 {
         row.base - self.start
+    }
+
+    /// What the query of `row` is rotated by: its distance from where the segment's keys are rotated from.
+    #[must_use]
+    pub fn rotation(self, row: Row) -> i32 {
+        row.base - self.origin
     }
 
     /// Indices of the view that `row` sees of this part.
@@ -256,8 +264,10 @@ pub struct BlockWrite {
     pub first_slot: u32,
     /// First token of the step.
     pub first_token: u32,
-    /// Segment-local index of that token: the position its key is rotated to.
+    /// Segment-local index of that token.
     pub first_local: u32,
+    /// What its key is rotated by before it is stored, and one more for each that follows; none where keys are stored raw.
+    pub rotation: i32,
     /// Consecutive tokens, slots and local indices.
     pub num_tokens: u32,
 }
@@ -266,6 +276,7 @@ pub struct BlockWrite {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     pub(crate) config: PlanConfig,
+    pub(crate) stored_keys: StoredKeys,
     pub(crate) num_tokens: u32,
     pub(crate) num_slots: u32,
     pub(crate) num_blocks_min: u32,
@@ -283,6 +294,12 @@ impl Plan {
     #[must_use]
     pub fn config(&self) -> &PlanConfig {
         &self.config
+    }
+
+    /// How keys are stored.
+    #[must_use]
+    pub fn stored_keys(&self) -> StoredKeys {
+        self.stored_keys
     }
 
     /// Query tokens of the step.

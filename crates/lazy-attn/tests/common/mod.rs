@@ -187,7 +187,7 @@ impl Scenario {
     }
 
     /// The step that encodes the documents and the stored part of the tails.
-    fn encode_step(&self) -> StepInput {
+    pub(crate) fn encode_step(&self) -> StepInput {
         let (lists, _) = self.blocks();
         let mut input = StepInput::default();
         let stored = self.requests.iter().map(|request| request.num_stored);
@@ -251,11 +251,21 @@ impl Scenario {
     pub(crate) fn run_steps(
         &self,
         config: PlanConfig,
+        step: impl FnMut(&Plan, &Rows) -> Vec<f32>,
+    ) -> Vec<f32> {
+        self.run_inputs(config, [self.encode_step(), self.query_step()], step)
+    }
+
+    /// The same for other steps over the same segments.
+    pub(crate) fn run_inputs(
+        &self,
+        config: PlanConfig,
+        inputs: [StepInput; 2],
         mut step: impl FnMut(&Plan, &Rows) -> Vec<f32>,
     ) -> Vec<f32> {
         let planner = Planner::new(config).unwrap();
         let mut out = Vec::new();
-        for input in [self.encode_step(), self.query_step()] {
+        for input in inputs {
             let mut rows = Rows::default();
             for run in &input.runs {
                 let own = input.segments_of(run).last().unwrap();
@@ -307,6 +317,7 @@ pub(crate) fn push_run(
             first_seen: first,
             num_tokens: end,
             start: Position(start),
+            origin: Position(start),
         });
         input.block_ids.extend(&lists[segment]);
     }

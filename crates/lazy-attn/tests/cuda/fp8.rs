@@ -1,6 +1,7 @@
 //! 8-bit keys and values: what is stored against f64, and attention over what is stored.
 
-use lazy_attn::cuda::{BlockCopies, BlockCopy, CudaKvStore, CudaRope};
+use lazy_attn::BlockCopy;
+use lazy_attn::cuda::{BlockCopies, CudaKvStore, CudaRope};
 use lazy_attn::{KvDtype, Planner, RopeTable};
 use lazy_attn_sys::BlockLayout;
 use lazy_attn_types::{BlockId, StepInput};

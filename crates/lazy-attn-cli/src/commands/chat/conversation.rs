@@ -159,6 +159,7 @@ fn outcome_word(outcome: CacheOutcome) -> &'static str {
     match outcome {
         CacheOutcome::Hit => "reused",
         CacheOutcome::Joined => "shared",
+        CacheOutcome::Reencoded => "re-encoded",
         CacheOutcome::Miss => "computed",
         CacheOutcome::Unspecified => "unknown",
     }

@@ -39,6 +39,7 @@ struct Figures {
     weight_bytes_per_token: Option<usize>,
     kv_bytes_per_token: Option<u64>,
     kv_capacity_tokens: Option<u64>,
+    kv_policy: Option<&'static str>,
     gpus: Vec<gpus::GpuFigures>,
 }
 
@@ -143,6 +144,8 @@ fn check_model(report: &mut Report, engine: &EngineArgs, bandwidth: f64) {
     } else {
         report.ok("kv capacity", detail);
     }
+    report.ok("kv policy", engine.kv_policy.name());
+    report.figures.kv_policy = Some(engine.kv_policy.name());
     report.figures.load_seconds = Some(model.load_time.as_secs_f64());
     report.figures.weight_bytes_per_token = Some(model.weight_bytes);
     report.figures.kv_bytes_per_token = Some(info.kv_bytes_per_token);

@@ -14,7 +14,7 @@
 mod layer;
 mod ops;
 
-use lazy_attn::{AttnError, AttnParams, CpuAttention, KvStore, Plan, RopeTable};
+use lazy_attn::{AttnError, AttnParams, BlockCopy, CpuAttention, KvStore, Plan, RopeTable};
 use lazy_attn_types::{StepInput, TokenId};
 use rayon::prelude::*;
 
@@ -132,6 +132,11 @@ impl Decoder {
         let mut logits = vec![0.0; input.output_tokens.len() * head.out_features(0)];
         head.forward(normed, [&mut logits], &mut s.acts);
         Ok(logits)
+    }
+
+    /// Brings blocks of the store to other positions.
+    pub(super) fn reencode(&self, store: &mut KvStore, copies: &[BlockCopy]) -> Result<(), AttnError> {
+        if copies.is_empty() { Ok(()) } else { self.attention.reencode(store, copies) }
     }
 
     fn head(&self) -> &Linear {
