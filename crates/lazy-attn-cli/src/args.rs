@@ -1,7 +1,8 @@
-//! What may be written on the command line; `device` where the model runs, `client` for the commands that can talk to a
-//! server, `docs` for the one that always does, `exactness` how documents
-//! are read, `eval` for measuring answers.
+//! What may be written on the command line; `device` where the model runs, `bench` what is measured, `client` for the commands
+//! that can talk to a server, `docs` for the one that always does, `exactness` how documents are read, `eval` for measuring
+//! answers.
 
+mod bench;
 mod client;
 mod device;
 mod docs;
@@ -15,6 +16,10 @@ use std::str::FromStr;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use lazy_attn_types::KvPolicy;
 
+pub(crate) use bench::{
+    BenchArgs, BenchCommand, BenchOutput, BenchServeArgs, OfflineArgs, Policies, RunLine, RunOptions,
+    TrafficArgs,
+};
 pub(crate) use client::{ChatArgs, RemoteArgs};
 pub(crate) use device::{DeviceArg, MemoryFraction};
 pub(crate) use docs::{DocsArgs, DocsCommand, DocsOptions, ListArgs, NamesArgs, PutArgs, Ttl};
@@ -112,6 +117,8 @@ pub(crate) enum Command {
     Docs(DocsArgs),
     /// Ask the embedded model about bundled documents in several orders
     Demo(DemoArgs),
+    /// Measure: play a workload in this process or against a server
+    Bench(BenchArgs),
     /// Measure how right the answers to a set of questions are, in several modes
     Eval(EvalArgs),
     /// Print or check the settings of `serve`

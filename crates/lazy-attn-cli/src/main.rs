@@ -57,6 +57,7 @@ fn run(Resolved { cli, values }: &Resolved) -> Result<Exit, Failure> {
         Command::Serve(args) => commands::serve::serve(&cli.engine, args),
         Command::Docs(args) => commands::docs::docs(args),
         Command::Demo(args) => commands::demo::demo(&cli.engine, args),
+        Command::Bench(args) => commands::bench::bench(&cli.engine, args),
         Command::Eval(args) => commands::eval::eval(&cli.engine, args),
         Command::Config(args) => commands::config::config(args, values),
         Command::Doctor(args) => commands::doctor::doctor(&cli.engine, *args),

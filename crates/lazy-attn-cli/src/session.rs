@@ -15,6 +15,39 @@ use crate::exit::{Exit, Failure};
 use crate::prompt::Templates;
 use crate::ui::{LoadProgress, Verbosity};
 
+/// A model on its device, before an engine runs over it.
+pub(crate) struct OpenModel {
+    pub(crate) model: LoadedModel,
+    pub(crate) tokenizer: Tokenizer,
+    pub(crate) backend: Backend,
+}
+
+impl OpenModel {
+    /// Loads the model of `args`.
+    ///
+    /// # Errors
+    /// As of [`Session::start`].
+    pub(crate) fn open(
+        args: &EngineArgs,
+        tuning: &Tuning,
+        verbosity: Verbosity,
+    ) -> Result<OpenModel, Failure> {
+        backend::check(args)?;
+        let progress = LoadProgress::new(verbosity);
+        let load_options = LoadOptions { progress: &progress, ..LoadOptions::default() };
+        let mut model = load(&args.model.parse::<ModelRef>()?, &load_options)?;
+        if let Some(name) = &tuning.served_name {
+            model.name.clone_from(name);
+        }
+        if let Some(max_tokens) = tuning.max_context_tokens {
+            limit_context(&mut model, max_tokens)?;
+        }
+        let tokenizer = tokenizer(&model)?;
+        let backend = backend::open(args, &model, &progress, verbosity)?;
+        Ok(OpenModel { model, tokenizer, backend })
+    }
+}
+
 /// A model that is ready to answer.
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -79,20 +112,9 @@ impl Session {
     /// As of [`Session::start`].
     pub(crate) fn tuned(args: &EngineArgs, tuning: Tuning, verbosity: Verbosity) -> Result<Session, Failure> {
         let begin = Instant::now();
-        backend::check(args)?;
-        let progress = LoadProgress::new(verbosity);
-        let load_options = LoadOptions { progress: &progress, ..LoadOptions::default() };
-        let mut model = load(&args.model.parse::<ModelRef>()?, &load_options)?;
-        if let Some(name) = tuning.served_name {
-            model.name = name;
-        }
-        if let Some(max_tokens) = tuning.max_context_tokens {
-            limit_context(&mut model, max_tokens)?;
-        }
-        let tokenizer = tokenizer(&model)?;
+        let OpenModel { model, tokenizer, backend } = OpenModel::open(args, &tuning, verbosity)?;
         let templates = Arc::new(Templates::new(&model.special, &tokenizer));
-        let Backend { executor, weight_bytes, place, memory_rate } =
-            backend::open(args, &model, &progress, verbosity)?;
+        let Backend { executor, weight_bytes, place, memory_rate } = backend;
         let max_step_tokens = executor.info().max_step_tokens;
         let metrics = Arc::new(Metrics::new(&model.name, executor.info()));
         let observer = metrics.clone();

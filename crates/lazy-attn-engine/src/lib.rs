@@ -43,8 +43,8 @@ pub use documents::{DocumentInfo, DocumentResidency, EncodeRequest, Pin, PromptC
 pub use error::EngineError;
 pub use flatten::flatten;
 pub use handle::{Engine, EngineHandle, EngineParts};
-/// What [`EngineParts`] takes.
-pub use lazy_attn_kv::KvEvent;
+/// What [`EngineConfig`] and [`EngineParts`] take.
+pub use lazy_attn_kv::{EvictionPolicy, KvEvent};
 pub use lazy_attn_text::Tokenizer;
 pub use observe::{CancelCause, Observation, Observer, Unobserved};
 pub use request::{

@@ -13,6 +13,7 @@
 //! * [`cost`]: an executor that computes nothing and knows what a step would have cost.
 //! * [`generate`]: proptest strategies for contexts and steps.
 //! * [`scenario`]: the named workloads of the benches, with the story each stands for.
+//! * [`vocab`]: a token per byte.
 
 pub mod cost;
 pub mod deferred;
@@ -25,6 +26,7 @@ pub mod part;
 pub mod rng;
 pub mod scenario;
 pub mod tiny;
+pub mod vocab;
 
 pub use cost::{CostExecutor, CostProbe, StepCost};
 pub use deferred::DeferredExecutor;
@@ -34,3 +36,4 @@ pub use oracle::{Oracle, OracleConfig, OracleWeights};
 pub use part::{Part, Placed, place};
 pub use rng::SplitMix64;
 pub use tiny::{TinyModel, TinyTensor};
+pub use vocab::byte_vocab;

@@ -49,9 +49,17 @@ impl Demand {
         &self.inclusion
     }
 
+    /// The same for copies of documents, one for each of `num_places` places where a document stands equally often.
+    #[must_use]
+    pub fn per_place(&self, num_places: u32) -> Demand {
+        let copies = self.inclusion.iter().map(|pi| pi / f64::from(num_places));
+        let copies = copies.flat_map(|pi| std::iter::repeat_n(pi, num_places as usize));
+        Demand { inclusion: copies.collect(), per_request: self.per_request }
+    }
+
     /// Hit ratio of a cache that always holds the `capacity` most popular documents: no cache of that size does better without
-    /// knowing the future. A cache that keeps a copy per place of a document, of which there are `D`, holds as much as one of
-    /// `capacity / D`.
+    /// knowing the future. One that keeps a copy per place of a document, of which there are `D`, does as well as one of
+    /// `capacity / D` documents.
     #[must_use]
     pub fn best_hit_ratio(&self, capacity: f64) -> f64 {
         let whole = (capacity.max(0.0) as usize).min(self.inclusion.len());
@@ -196,7 +204,9 @@ mod tests {
             assert!(last < lru && lru < best, "{capacity}: {lru} {best}");
             last = lru;
         }
-        assert!(demand.best_hit_ratio(10.0 / 5.0) < demand.best_hit_ratio(10.0));
+        let copies = demand.per_place(5);
+        assert!((copies.best_hit_ratio(10.0) - demand.best_hit_ratio(2.0)).abs() < 1e-12);
+        assert!(copies.lru_hit_ratio(10.0) < demand.lru_hit_ratio(10.0));
         let between = demand.best_hit_ratio(2.5);
         let mean = 0.5 * (demand.best_hit_ratio(2.0) + demand.best_hit_ratio(3.0));
         assert!((between - mean).abs() < 1e-12);

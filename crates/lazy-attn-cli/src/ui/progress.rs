@@ -18,6 +18,7 @@ pub(crate) enum Verbosity {
 
 const BYTES_STYLE: &str = "{msg:>11} [{bar:32}] {bytes}/{total_bytes} {bytes_per_sec} {eta}";
 const TOKENS_STYLE: &str = "{msg:>11} [{bar:32}] {pos}/{len} tokens {eta}";
+const REQUESTS_STYLE: &str = "{msg:>11} [{bar:32}] {pos}/{len} requests {eta}";
 const DOCUMENTS_STYLE: &str = "{msg:>11} [{bar:32}] {pos}/{len} documents {eta}";
 const ANSWERS_STYLE: &str = "{msg:>11} [{bar:32}] {pos}/{len} answers {eta}";
 /// Work below this is over before anybody could read of it.
@@ -123,6 +124,12 @@ impl CountProgress {
     pub(crate) fn answers(verbosity: Verbosity, num_answers: u64) -> CountProgress {
         let is_shown = verbosity == Verbosity::Normal && num_answers >= MIN_REPORTED_ANSWERS;
         CountProgress { task: is_shown.then(|| Task::begin("asking", num_answers, ANSWERS_STYLE)) }
+    }
+
+    /// Requests of a workload, under the name of a policy; as a bar only, because lines of every tenth would be too many.
+    pub(crate) fn requests(verbosity: Verbosity, policy: &str, num_requests: u64) -> CountProgress {
+        let is_shown = verbosity == Verbosity::Normal && stderr().is_terminal();
+        CountProgress { task: is_shown.then(|| Task::begin(policy, num_requests, REQUESTS_STYLE)) }
     }
 
     pub(crate) fn set(&mut self, num_done: u64) {

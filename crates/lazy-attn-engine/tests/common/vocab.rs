@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use lazy_attn_testkit::byte_vocab;
 use lazy_attn_text::{TextError, Tokenizer};
-use lazy_attn_types::{BpeVocab, SpecialTokens, TokenId, TokenizerSource};
+use lazy_attn_types::{SpecialTokens, TokenId, TokenizerSource};
 
 /// `<|end|>`, which ends an answer.
 pub(crate) const END: TokenId = TokenId(256);
@@ -21,20 +22,7 @@ pub(crate) enum Bos {
 
 /// The tokenizer.
 pub(crate) fn byte_tokenizer(bos: Bos) -> Result<Arc<Tokenizer>, TextError> {
-    // The byte-level alphabet of GPT-2: printable bytes stand for themselves, the others for characters from U+0100.
-    let mut next_other = 0x100..;
-    let byte_text = |byte: u8| match byte {
-        b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF => char::from(byte).to_string(),
-        _ => next_other.next().and_then(char::from_u32).into_iter().collect(),
-    };
-    let bytes = (0..=u8::MAX).map(byte_text);
-    let vocab = BpeVocab {
-        model: "gpt2".into(),
-        pre: "smollm".into(),
-        tokens: bytes.chain(["<|end|>".into(), "<|start|>".into()]).collect(),
-        token_types: [vec![1; 256], vec![3; 2]].concat(),
-        ..BpeVocab::default()
-    };
+    let vocab = byte_vocab(&["<|end|>", "<|start|>"]);
     let special = SpecialTokens {
         bos: Some(BOS),
         end: vec![END],
