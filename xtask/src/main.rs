@@ -2,7 +2,7 @@
 //!
 //! * [`ci`]: the stages of a full check, with a headline and a time each.
 //! * [`tidy`]: the rules of ARCHITECTURE.md and STYLE.md that a machine can check.
-//! * [`mod@bench`]: the CPU benches as one table.
+//! * [`mod@bench`]: the CPU benches as one table, the workloads, and the page of their results.
 //! * [`fuzz`]: long runs of the fuzz targets.
 //! * [`eval`]: answer quality, by the built command.
 //! * [`kernels`]: compiles the CUDA sources where a compiler is found.
@@ -37,7 +37,7 @@ enum Command {
     Ci(ci::CiArguments),
     /// Checks the rules of ARCHITECTURE.md and STYLE.md that a machine can check.
     Tidy,
-    /// Runs benches and prints them as one table.
+    /// Measures, or makes the page of what was measured.
     Bench(bench::BenchArguments),
     /// Feeds broken files and requests to everything that reads them.
     Fuzz(fuzz::FuzzArguments),

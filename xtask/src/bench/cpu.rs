@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use crate::shell;
@@ -15,22 +15,13 @@ const CPU_BENCHES: [(&str, &[&str]); 2] =
     [("lazy-attn", &["attention"]), ("lazy-attn-models", &["linear", "decode", "ttft"])];
 
 #[derive(Args)]
-pub(crate) struct BenchArguments {
-    /// What to measure.
-    #[arg(value_enum)]
-    target: Target,
+pub(crate) struct CpuArguments {
     /// Prints JSON instead of a table.
     #[arg(long)]
     json: bool,
     /// Runs only benches whose name contains this.
     #[arg(long, default_value = "")]
     filter: String,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Target {
-    /// Attention, matrix products and decoding of the embedded model.
-    Cpu,
 }
 
 /// Where and with what the figures were measured.
@@ -88,8 +79,7 @@ struct Interval {
     upper_bound: f64,
 }
 
-pub(crate) fn run(root: &Path, arguments: &BenchArguments) -> Result<()> {
-    let Target::Cpu = arguments.target;
+pub(crate) fn run(root: &Path, arguments: &CpuArguments) -> Result<()> {
     let begin = SystemTime::now();
     for (package, benches) in CPU_BENCHES {
         run_benches(root, package, benches, arguments)?;
@@ -111,7 +101,7 @@ pub(crate) fn run(root: &Path, arguments: &BenchArguments) -> Result<()> {
     Ok(())
 }
 
-fn run_benches(root: &Path, package: &str, benches: &[&str], arguments: &BenchArguments) -> Result<()> {
+fn run_benches(root: &Path, package: &str, benches: &[&str], arguments: &CpuArguments) -> Result<()> {
     let mut command = shell::cargo(root);
     command.args(["bench", "--package", package]);
     for bench in benches {

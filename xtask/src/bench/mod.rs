@@ -1,0 +1,38 @@
+//! What is measured: `cpu` the criterion benches, `workloads` traffic on this machine, `report` the page of all results:
+//! `results` reads them, `tables` and `plots` show them.
+
+mod cpu;
+mod plots;
+mod report;
+mod results;
+mod tables;
+mod workloads;
+
+use std::path::Path;
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+
+#[derive(Args)]
+pub(crate) struct BenchArguments {
+    #[command(subcommand)]
+    command: BenchCommand,
+}
+
+#[derive(Subcommand)]
+enum BenchCommand {
+    /// Attention, matrix products and decoding of the embedded model, as one table.
+    Cpu(cpu::CpuArguments),
+    /// Plays every small workload under every policy and keeps the figures under docs/results.
+    Workloads(workloads::WorkloadArguments),
+    /// Makes docs/results.md and its charts from the files under docs/results alone.
+    Report,
+}
+
+pub(crate) fn run(root: &Path, arguments: &BenchArguments) -> Result<()> {
+    match &arguments.command {
+        BenchCommand::Cpu(arguments) => cpu::run(root, arguments),
+        BenchCommand::Workloads(arguments) => workloads::run(root, arguments),
+        BenchCommand::Report => report::run(root),
+    }
+}

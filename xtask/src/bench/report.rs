@@ -1,0 +1,170 @@
+//! The page of all results, from their files alone.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use super::results::{self, Group, RunFile};
+use super::{plots, tables};
+
+/// Where results are kept, and the page of them.
+const FOLDER: &str = "docs/results";
+const PAGE: &str = "docs/results.md";
+
+const HEAD: &str = "# Results
+
+Made by `cargo xtask bench report` from the files under `docs/results`, which `lazyattn bench` wrote; do not edit. What the
+workloads are stands in [workloads.md](workloads.md), what the policies are in `lazyattn bench offline --help`. Within a table
+all policies ran in one process, one after the other, on the same trace, each with an empty cache and the same KV budget. TTFT is
+the time to the first token: of all requests, of those that computed a document themselves (*encoding*), and of those that found
+all of them (*resident*). *Hits* are document tokens found as they are needed, and behind a plus those that `reencode` found at
+another position and rotated. *Shared* is how many sequences read one resident document token in a decoding step.
+";
+
+const LIMITS: &str = "
+## What this does not show
+
+* **Quality.** Prompts are random tokens. Whether answers are as good is another measurement; `prefix` and `none` compute another
+  (exact) attention than the policies that encode each document alone.
+* **Other engines.** All policies are this engine's. `reencode` is our best effort at Block-Attention in it, not the code of its
+  authors; the ratios say what the policy costs, not how fast somebody else's program is.
+* **Real weights at real sizes.** Models named `random:..` have the shape of the model they name and seeded random weights. Time does
+  not depend on the values, but what is generated means nothing.
+* **Traffic of real users.** Documents of a workload have one length, popularity is Zipf's and does not drift, questions are new each
+  time, and nobody goes away.
+* **Rare events.** With a few hundred requests a point, a 99th percentile is the second or third largest sample. Nothing here was
+  repeated with other seeds unless a table says so.
+* **Several machines, network.** One process on one device; `bench serve` measures over a socket and is not in these tables.
+";
+
+pub(super) fn run(root: &Path) -> Result<()> {
+    let folder = root.join(FOLDER);
+    let groups = results::read(&folder)?;
+    let mut page = HEAD.to_owned();
+    for group in &groups {
+        write_group(&mut page, group, &folder.join(&group.name))?;
+    }
+    page.push_str(LIMITS);
+    fs::write(root.join(PAGE), page).with_context(|| format!("cannot write {PAGE}"))?;
+    println!("{PAGE}: {} sets of results", groups.len());
+    Ok(())
+}
+
+fn write_group(page: &mut String, group: &Group, folder: &Path) -> Result<()> {
+    let Some(first) = group.runs.first() else { return Ok(()) };
+    let setting = &first.setting;
+    let _ = writeln!(page, "\n## {} on {}\n", setting.model_id, setting.device);
+    let mut settings: Vec<String> = group.runs.iter().map(setting_line).collect();
+    settings.sort();
+    settings.dedup();
+    settings.iter().for_each(|line| page.push_str(line));
+    let _ = writeln!(page, "\n{}", tables::claims(group));
+    for run in &group.runs {
+        page.push_str(&section(run));
+    }
+    clear_charts(folder)?;
+    for plot in plots::all(group)? {
+        let file = format!("{}.svg", plot.name);
+        fs::write(folder.join(&file), &plot.svg)?;
+        let _ = writeln!(page, "![{}](results/{}/{file})\n", plot.title, group.name);
+    }
+    Ok(())
+}
+
+/// Charts of files that are gone would stay.
+fn clear_charts(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "svg") {
+            fs::remove_file(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// What measured.
+fn setting_line(run: &RunFile) -> String {
+    let setting = &run.setting;
+    let note = if setting.note.is_empty() { String::new() } else { format!(" {}.", setting.note) };
+    format!("Commit {}, version {}.{note}\n", setting.commit, setting.version)
+}
+
+fn section(run: &RunFile) -> String {
+    let (shape, trace) = (&run.trace.shape, &run.trace);
+    let load = match (run.clients(), run.rate()) {
+        (Some(1), _) => "1 client".to_owned(),
+        (Some(clients), _) => format!("{clients} clients"),
+        (None, rate) => format!("{} requests/s, Poisson", rate.unwrap_or_default()),
+    };
+    let mut text = format!(
+        "### {}\n\n    {}\n\n{} documents of {} tokens, {} a request, question of {}, {} tokens of output; alpha {}, {load}, KV budget {}, \
+         {} requests after {} to warm up, seed {}.\n\n",
+        run.name,
+        run.setting.command,
+        shape.num_documents,
+        shape.document_tokens,
+        shape.documents_per_request,
+        shape.query_tokens,
+        shape.output_tokens,
+        trace.alpha,
+        run.kv_budget,
+        run.num_requests,
+        run.warmup_requests,
+        trace.seed,
+    );
+    text.push_str(&tables::figures(run));
+    if run.workload() == "churn" {
+        let _ = write!(text, "\n{}", tables::decay(run));
+    }
+    text.push('\n');
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RUN: &str = r#"{
+        "setting": {"unix_seconds": 1, "model_id": "m", "device": "d", "commit": "c", "version": "v", "command": "lazyattn bench"},
+        "trace": {"format": "lazyattn-trace-1", "workload": "reorder-small", "seed": 7, "alpha": 0.0,
+            "shape": {"num_documents": 5, "document_tokens": 128, "documents_per_request": 5, "query_tokens": 32, "output_tokens": 1},
+            "load": {"closed": {"clients": 1}}},
+        "num_requests": 2, "warmup_requests": 2, "kv_budget": "all", "results": [LAZY, PREFIX]}"#;
+
+    fn figures(policy: &str, ms: f64) -> String {
+        let summary = format!(
+            r#"{{"count": 2, "mean": {ms}, "std": 0, "p50": {ms}, "p90": {ms}, "p99": {ms}, "max": {ms}}}"#
+        );
+        format!(
+            r#"{{"policy": "{policy}", "ttft_ms": {summary}, "ttft_encoding_ms": null, "ttft_resident_ms": {summary},
+            "tpot_ms": null, "itl_ms": null, "hit_ratio": 0.5, "reencoded_ratio": 0.0, "hit_ratio_first_100": 0.5, "hit_ratio_last_100": 0.5,
+            "hit_tokens": [0, 640], "request_throughput": 2.0, "output_throughput": 2.0, "ttfts": [0.001, 0.002]}}"#
+        )
+    }
+
+    fn run_file() -> RunFile {
+        let text = RUN.replace("LAZY", &figures("lazy", 2.0)).replace("PREFIX", &figures("prefix", 20.0));
+        let mut run: RunFile = serde_json::from_str(&text).unwrap();
+        run.name = "reorder-small".into();
+        run
+    }
+
+    #[test]
+    fn a_page_has_the_ratio_the_setting_the_figures_and_a_chart() {
+        let group = Group { name: "cpu".into(), runs: vec![run_file()] };
+        assert!(tables::claims(&group).contains("| 3.3x | 8x | 10.00x (reorder-small) |"));
+        assert!(tables::claims(&group).contains("not measured"));
+        assert_eq!(setting_line(&group.runs[0]), "Commit c, version v.\n");
+        let section = section(&group.runs[0]);
+        assert!(
+            section.contains("5 documents of 128 tokens")
+                && section.contains("| `lazy` | 2.00 ms | 2.00 ms |"),
+            "{section}"
+        );
+        let plots = plots::all(&group).unwrap();
+        assert_eq!(plots.iter().map(|plot| plot.name.as_str()).collect::<Vec<_>>(), ["reorder-small-ttft"]);
+        assert!(plots[0].svg.contains(">lazy</text>"));
+    }
+}
