@@ -24,6 +24,18 @@ another position and rotated. *Shared* is how many sequences read one resident d
 ";
 
 const LIMITS: &str = "
+## What limits the ratios
+
+Against `prefix` and `none` the ratio is that of computing a prompt to computing a question. Against `reencode` it is smaller, because
+ours is as good as it can honestly be: a copy that nobody holds moves where it lies, for one read and one write of its keys, which is
+little beside encoding a document. What is left to `lazy` is memory (one copy where `reencode` keeps one per position in use: peak KV
+and hits under a small budget) and sharing (sequences of a step that read one copy instead of several: *shared*). Where memory is
+ample, requests are few and answers short, both are small, and the ratio is about 1.
+
+In `shared` every policy but `none` finds the one document at the one position it ever has, and the kernels read it once for all
+sequences under each of them: the ratio of 1 says that grouping is no matter of the policy. An engine whose kernels do not group readers was
+not measured here.
+
 ## What this does not show
 
 * **Quality.** Prompts are random tokens. Whether answers are as good is another measurement; `prefix` and `none` compute another
