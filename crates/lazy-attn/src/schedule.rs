@@ -285,11 +285,16 @@ impl Schedule {
     }
 
     fn add_merge_lists(&mut self, plan: &Plan, slots: &[PieceSlots]) {
+        // Slots of the plan are those of its items, one behind the other.
+        let mut item_of = Vec::with_capacity(plan.num_slots() as usize);
+        for (index, item) in plan.items().iter().enumerate() {
+            item_of.resize(item.slots().end as usize, index);
+        }
         self.merge_begin.push(0);
         for token in 0..plan.num_tokens() {
             let first_entry = self.merge_slots.len();
             for &slot in plan.merge_list(token as usize) {
-                let item = plan.items().partition_point(|item| item.first_slot <= slot) - 1;
+                let item = item_of[slot as usize];
                 let row = (slot - plan.items()[item].first_slot) as i32;
                 let pieces = slots[item].iter().filter(|&&first| first != WRITES_OUTPUT);
                 self.merge_slots.extend(pieces.map(|first| first + row));
@@ -349,20 +354,20 @@ fn la_part(part: &Part, keys: Span) -> LaPart {
 }
 
 fn writes_of(plan: &Plan) -> Vec<LaWrite> {
-    let writes = plan.writes().iter();
     let block_size = plan.config().block_size.get() as i32;
     let is_raw = plan.stored_keys() == StoredKeys::Raw;
-    let tokens = writes.flat_map(|write| {
-        (0..write.num_tokens).map(move |index| LaWrite {
+    let mut writes = Vec::with_capacity(plan.num_tokens() as usize);
+    for write in plan.writes() {
+        writes.extend((0..write.num_tokens).map(|index| LaWrite {
             token: (write.first_token + index) as i32,
             block: write.block.0,
             slot: (write.first_slot + index) as i32,
             local: if is_raw { 0 } else { write.rotation + index as i32 },
             // The first write to a block leaves no slot of it undefined.
             zero_end: if write.first_slot == 0 && index + 1 == write.num_tokens { block_size } else { 0 },
-        })
-    });
-    tokens.collect()
+        }));
+    }
+    writes
 }
 
 /// Hands pieces to workers: worker `w` ends where `(w + 1) / num_workers` of the cost is spent.
