@@ -44,7 +44,7 @@ template <int HeadDim> struct N16Shared {
     LaStart start;
     uint64_t full[kMaxStages];
     uint64_t empty[kMaxStages];
-    uint8_t scales[kMaxStages][8];
+    uint2 scales[kMaxStages];
 };
 static_assert(2 * (6 * 16384 + sizeof(N16Shared<128>) + 1024) <= 228 * 1024, "two blocks of six stages fit sm_90");
 
@@ -54,10 +54,11 @@ __device__ __forceinline__ uint32_t spread_column(uint32_t row, uint32_t column)
 // Multiplies the scores of a warp's keys, those of 16-row steps `step` and on of a stage, by their scales.
 template <class Element, int N> __device__ __forceinline__ void scale_keys(const Ring &ring, uint32_t stage, uint32_t step, float (&score)[N][4]) {
     if constexpr (Element::kKvBytes == 1) {
+        const StageScales scales = ring.scales_of(stage);
 #pragma unroll
         for (int n = 0; n < N; n++)
 #pragma unroll
-            for (int j = 0; j < 4; j++) score[n][j] *= ring.scale_of(stage, step + n / 2);
+            for (int j = 0; j < 4; j++) score[n][j] *= scales.of(step + n / 2);
     }
 }
 
@@ -65,9 +66,10 @@ template <class Element, int N> __device__ __forceinline__ void scale_keys(const
 template <class Element, int HeadDim, int N>
 __device__ __forceinline__ void weigh_values(const Ring &ring, uint32_t stage, uint32_t step, float (&score)[N][4], Accumulator<HeadDim> &sums) {
     if constexpr (Element::kKvBytes == 1) {
+        const StageScales scales = ring.scales_of(stage);
         float scale[N / 2];
 #pragma unroll
-        for (int s = 0; s < N / 2; s++) scale[s] = ring.scale_of(stage, step + s);
+        for (int s = 0; s < N / 2; s++) scale[s] = scales.of(step + s);
         sums.weigh(score, scale);
     }
 }
@@ -93,7 +95,7 @@ template <class Element, int HeadDim, class Keys>
 __device__ __forceinline__ void take_tile(const LaAttend &p, Keys &keys, const Ring &ring, RingPlace &place, const LaPart &part, const QueryRow (&rows)[2],
                                           const Visibility &seen, int32_t tile_begin, const uint32_t (&rQ)[HeadDim / 16][4], Accumulator<HeadDim> &sums) {
     constexpr int kWarpKeys = kNarrowKeys<Element, HeadDim> / kComputeWarps, kSteps = kWarpKeys / 16;
-    const uint32_t lane = threadIdx.x % 32, first = threadIdx.x / 32 * kWarpKeys;
+    const uint32_t first = threadIdx.x / 32 * kWarpKeys;
     const int32_t key_begin = tile_begin + static_cast<int32_t>(first);
     const bool has_keys = key_begin < part.key_end;
     float score[2 * kSteps][4];
@@ -104,8 +106,7 @@ __device__ __forceinline__ void take_tile(const LaAttend &p, Keys &keys, const R
         keys.template score<kSteps>(sKeys, first, rQ, score);
         scale_keys<Element>(ring, place.stage, first / 16, score);
     }
-    __syncwarp();
-    if (lane == 0) barrier_arrive(ring.empty_of(place.stage));
+    warp_arrive(ring.empty_of(place.stage));
     place.advance(ring.num_stages);
 
     if (has_keys) {
@@ -124,8 +125,7 @@ __device__ __forceinline__ void take_tile(const LaAttend &p, Keys &keys, const R
             add_values<Element, HeadDim>(sValues, first + 16 * s, rP, part.key_end - key_begin - 16 * s, sums.out);
         }
     }
-    __syncwarp();
-    if (lane == 0) barrier_arrive(ring.empty_of(place.stage));
+    warp_arrive(ring.empty_of(place.stage));
     place.advance(ring.num_stages);
 }
 
@@ -238,7 +238,7 @@ template <class Element, int HeadDim, class Keys = StoredKeys<Element, HeadDim>>
     if (word < kStartWords) reinterpret_cast<uint32_t *>(&shared.start)[word] = reinterpret_cast<const uint32_t *>(p.work.starts + worker)[word];
     if (threadIdx.x < p.num_stages) {
         barrier_init(ring.full_of(threadIdx.x), kFillArrivals);
-        barrier_init(ring.empty_of(threadIdx.x), kComputeWarps);
+        barrier_init(ring.empty_of(threadIdx.x), kComputeWarps * kWarpArrivals);
         shared.turned.init(kComputeWarps);
         barrier_init_fence();
     }

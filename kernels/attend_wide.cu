@@ -42,10 +42,7 @@ struct WideRing {
     RingPlace place;
     int32_t unreleased = -1;
 
-    __device__ __forceinline__ void give_back(uint32_t stage) const {
-        __syncwarp();
-        if (threadIdx.x % 32 == 0) barrier_arrive(ring.empty_of(stage));
-    }
+    __device__ __forceinline__ void give_back(uint32_t stage) const { warp_arrive(ring.empty_of(stage)); }
     __device__ __forceinline__ void give_back_values() {
         if (unreleased >= 0) give_back(unreleased);
         unreleased = -1;
@@ -182,11 +179,11 @@ template <class Element, int HeadDim, int Groups> __device__ __forceinline__ voi
     const Ring raw{ring.tiles + ring_bytes, shared_address(shared.raw.full), shared_address(shared.raw.empty), kRawStages, shared.raw.scales};
     next_grid_may_start();
     if (threadIdx.x < p.num_stages) {
-        barrier_init(ring.full_of(threadIdx.x), kWidens ? kWideningWarps : kFillArrivals);
-        barrier_init(ring.empty_of(threadIdx.x), 4 * Groups);
+        barrier_init(ring.full_of(threadIdx.x), kWidens ? kWideningWarps * kWarpArrivals : kFillArrivals);
+        barrier_init(ring.empty_of(threadIdx.x), 4 * Groups * kWarpArrivals);
         if (kWidens && threadIdx.x < kRawStages) {
             barrier_init(raw.full_of(threadIdx.x), kFillArrivals);
-            barrier_init(raw.empty_of(threadIdx.x), kWideningWarps);
+            barrier_init(raw.empty_of(threadIdx.x), kWideningWarps * kWarpArrivals);
         }
         barrier_init_fence();
     }

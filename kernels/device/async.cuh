@@ -39,6 +39,18 @@ __device__ __forceinline__ void barrier_arrive(uint32_t barrier) {
     asm volatile("{\n.reg .b64 state;\nmbarrier.arrive.shared.b64 state, [%0];\n}" ::"r"(barrier) : "memory");
 }
 
+// Arrives for a warp whose lanes have all stored or read what the barrier is about: one lane for all of them, behind a __syncwarp that
+// orders what they did. A tool that does not follow that (compute-sanitizer's racecheck) is given a build with LA_SANITIZER, in which
+// every lane arrives for itself.
+#ifndef LA_SANITIZER
+#define LA_SANITIZER 0
+#endif
+constexpr uint32_t kWarpArrivals = LA_SANITIZER ? 32 : 1;
+__device__ __forceinline__ void warp_arrive(uint32_t barrier) {
+    if (!LA_SANITIZER) __syncwarp();
+    if (LA_SANITIZER || threadIdx.x % 32 == 0) barrier_arrive(barrier);
+}
+
 __device__ __forceinline__ void barrier_wait(uint32_t barrier, uint32_t parity) {
     uint32_t done = 0;
     while (!done) {

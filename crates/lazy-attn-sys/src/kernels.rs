@@ -12,6 +12,7 @@ use cudarc::driver::{CudaContext, CudaFunction, CudaStream, DeviceRepr, DriverEr
 use cudarc::nvrtc::Ptx;
 
 use crate::abi::{KvDtype, LaAppend, LaAttend, LaMerge};
+use crate::comparison::Comparison;
 use crate::elementwise::Elementwise;
 use crate::skinny::Skinny;
 use crate::tile::TileClass;
@@ -154,7 +155,7 @@ pub struct Kernels {
     attend: BTreeMap<(TileClass, KernelShape), Attend>,
     merge: BTreeMap<KernelShape, CudaFunction>,
     append: BTreeMap<KernelShape, CudaFunction>,
-    rotate_keys: BTreeMap<KernelShape, CudaFunction>,
+    comparisons: BTreeMap<(Comparison, KernelShape), CudaFunction>,
     pub(crate) elementwise: Elementwise,
     pub(crate) skinny: Skinny,
     num_multiprocessors: u32,
@@ -234,7 +235,7 @@ impl Kernels {
             attend: BTreeMap::new(),
             merge: BTreeMap::new(),
             append: BTreeMap::new(),
-            rotate_keys: BTreeMap::new(),
+            comparisons: BTreeMap::new(),
             elementwise: Elementwise::load(function, limits.num_multiprocessors)?,
             skinny: Skinny::load(function, limits)?,
             num_multiprocessors: limits.num_multiprocessors,
@@ -251,10 +252,10 @@ impl Kernels {
                 reserve_shared(&function, launch.shared_bytes)?;
                 kernels.attend.insert((class, shape), Attend { function, launch });
             }
-            if shape == shape.of_outputs() {
-                let function = function(format!("la_attend_rotate_keys_{suffix}"))?;
+            for (comparison, of) in Comparison::serving(shape) {
+                let function = function(format!("la_{}_{}", comparison.name(), of.suffix()))?;
                 reserve_shared(&function, limits.attend_launch(TileClass::N16, shape)?.shared_bytes)?;
-                kernels.rotate_keys.insert(shape, function);
+                kernels.comparisons.insert((comparison, shape), function);
             }
         }
         Ok(kernels)
@@ -306,29 +307,28 @@ impl Kernels {
         unsafe { launch(stream, &attend.function, &params, config, start) }
     }
 
-    /// The same over keys that are stored as they are, for items of [`TileClass::N16`]. One stage fewer is in flight: what the
-    /// kernel needs to rotate keys lies in its place.
+    /// Runs `comparison` over items of [`TileClass::N16`].
     ///
     /// # Safety
     /// As for [`Kernels::attend`].
     ///
     /// # Errors
     /// As for [`Kernels::attend`].
-    pub unsafe fn attend_rotating_keys(
+    pub unsafe fn compare(
         &self,
         stream: &CudaStream,
-        shape: KernelShape,
+        (comparison, shape): (Comparison, KernelShape),
         params: &LaAttend,
         num_workers: u32,
     ) -> Result<(), KernelError> {
-        let none = KernelError::NoKernel { kernel: "attend_rotate_keys", shape };
-        let function = self.rotate_keys.get(&shape).ok_or(none)?;
+        let none = KernelError::NoKernel { kernel: comparison.name(), shape };
+        let function = self.comparisons.get(&(comparison, shape)).ok_or(none)?;
         let launched = self.attend_launch(TileClass::N16, shape)?;
         let grid = num_workers * params.kv.num_kv_heads;
         if grid == 0 {
             return Ok(());
         }
-        let params = LaAttend { num_stages: launched.num_stages - 1, ..*params };
+        let params = LaAttend { num_stages: launched.num_stages - comparison.stages_less(), ..*params };
         let config = launch_config(grid, launched.threads, launched.shared_bytes);
         // SAFETY: the kernel takes one `LaAttend` by value; what its addresses need is the caller's promise.
         unsafe { launch(stream, function, &params, config, Start::AfterAll) }

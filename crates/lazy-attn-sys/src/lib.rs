@@ -13,6 +13,8 @@
 
 pub mod abi;
 #[cfg(feature = "cuda")]
+pub mod comparison;
+#[cfg(feature = "cuda")]
 pub mod elementwise;
 pub mod image;
 #[cfg(feature = "cuda")]
@@ -24,6 +26,8 @@ pub mod probe;
 pub mod skinny;
 pub mod tile;
 
+#[cfg(feature = "cuda")]
+pub use comparison::Comparison;
 #[cfg(feature = "cuda")]
 pub use elementwise::{ElementType, Launch, LaunchParams};
 pub use image::{ImageCode, ImageError, KernelImage};

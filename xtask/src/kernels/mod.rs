@@ -31,6 +31,12 @@ const SPILLS: &str = "kernels/spills.txt";
 /// The fat binary, relative to the root.
 pub(crate) const IMAGE: &str = "target/kernels/lazy_kernels.fatbin";
 
+/// The same kernels for compute-sanitizer, relative to the root.
+pub(crate) const SANITIZER_IMAGE: &str = "target/kernels/lazy_kernels.sanitizer.fatbin";
+
+/// The capability the sanitizer watches: the one with every way of doing things.
+const SANITIZER_ARCHITECTURE: &str = "90a";
+
 #[derive(Args)]
 pub(crate) struct KernelArguments {
     /// Fetches nvcc into `target/` if none is found.
@@ -68,6 +74,18 @@ pub(crate) fn build_image(root: &Path, fetch: Fetch) -> Result<String> {
     Ok(done)
 }
 
+/// Builds [`SANITIZER_IMAGE`]: with lines of the source, and with barriers at which every lane arrives for itself, because the
+/// sanitizer does not follow one that arrives for its warp.
+pub(crate) fn build_sanitizer_image(root: &Path, fetch: Fetch) -> Result<()> {
+    let toolchain = Toolchain::find(root, fetch)?;
+    let source = write_source(root)?;
+    let mut command = toolchain.nvcc(root);
+    command.args(["-DLA_SANITIZER=1", "-lineinfo", "-fatbin"]);
+    command.arg(format!("-gencode=arch=compute_{SANITIZER_ARCHITECTURE},code=sm_{SANITIZER_ARCHITECTURE}"));
+    command.arg(source).arg("-o").arg(root.join(SANITIZER_IMAGE));
+    shell::run(&mut command)
+}
+
 /// Compiles every kernel and compares spills with the known ones; skipped where there can be no compiler.
 pub(crate) fn check(root: &Path) -> Result<Outcome> {
     match Toolchain::find(root, Fetch::IfMissing) {
@@ -87,9 +105,7 @@ fn check_with(root: &Path, toolchain: &Toolchain, architectures: &[&str]) -> Res
 
 /// Compiles for every architecture; what the compiler said of every kernel.
 fn compile_all(root: &Path, toolchain: &Toolchain, architectures: &[&str]) -> Result<Vec<Usage>> {
-    let source = source(root);
-    std::fs::create_dir_all(root.join("target/kernels"))?;
-    std::fs::write(&source, umbrella(&root.join("kernels"))?)?;
+    let source = write_source(root)?;
     let compile = |architecture: &str| compile(root, toolchain, &source, architecture);
     // Two at a time: a compiler takes one core, and machines of builds have few.
     let mut usages = Vec::new();
@@ -104,6 +120,14 @@ fn compile_all(root: &Path, toolchain: &Toolchain, architectures: &[&str]) -> Re
         }
     }
     Ok(usages)
+}
+
+/// Writes the source that [`source`] names.
+fn write_source(root: &Path) -> Result<PathBuf> {
+    let source = source(root);
+    std::fs::create_dir_all(root.join("target/kernels"))?;
+    std::fs::write(&source, umbrella(&root.join("kernels"))?)?;
+    Ok(source)
 }
 
 fn source(root: &Path) -> PathBuf {

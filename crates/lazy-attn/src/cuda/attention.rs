@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DevicePtr, DevicePtrMut};
 use lazy_attn_sys::abi::{DeviceAddress, LaAppend, LaAttend, LaMerge, LaPartials, LaRope};
-use lazy_attn_sys::{KernelError, KernelShape, Kernels, Start, TileClass};
+use lazy_attn_sys::{Comparison, KernelError, KernelShape, Kernels, Start, TileClass};
 use lazy_attn_types::StoredKeys;
 
 use super::{plan::DevicePlan, store::CudaKvStore};
@@ -364,18 +364,8 @@ impl CudaAttention {
         AttnError::check_size("length of out", out.len(), plan.num_tokens() as usize * width)?;
         let stream = self.device.stream();
         let (out, _out_written) = out.device_ptr_mut(stream);
-        let params = LaAttend {
-            plan: plan.plan(&self.device),
-            kv: store.layer(&self.device, layer),
-            rope: self.rope(),
-            partials: self.partials(),
-            q: q.address,
-            q_stride: q.stride as u32,
-            out: DeviceAddress(out),
-            num_q_heads: self.params.num_q_heads,
-            window: self.window,
-            ..LaAttend::default()
-        };
+        let (q_stride, out) = (q.stride as u32, DeviceAddress(out));
+        let params = LaAttend { q: q.address, q_stride, out, ..self.attend_params(store, layer, plan) };
         self.launch_items(store, plan, &params)?;
         let merge = LaMerge {
             plan: params.plan,
@@ -389,6 +379,35 @@ impl CudaAttention {
             .map_err(kernel_error("merging"))
     }
 
+    /// What attend is launched with, without queries and output.
+    fn attend_params(&self, store: &CudaKvStore, layer: u32, plan: &DevicePlan) -> LaAttend {
+        LaAttend {
+            plan: plan.plan(&self.device),
+            kv: store.layer(&self.device, layer),
+            rope: self.rope(),
+            partials: self.partials(),
+            num_q_heads: self.params.num_q_heads,
+            window: self.window,
+            ..LaAttend::default()
+        }
+    }
+
+    /// Reads the keys and values of the plan's items of up to 16 rows as [`CudaAttention::attend`] does, and computes nothing:
+    /// how fast attention over this plan could be on this device, if it were for memory alone.
+    ///
+    /// # Errors
+    /// As for [`CudaAttention::append`].
+    pub fn probe_reads(&self, store: &CudaKvStore, layer: u32, plan: &DevicePlan) -> Result<(), AttnError> {
+        self.check(store, layer, plan)?;
+        let (work, num_workers) = plan.work(&self.device, 0);
+        let params = LaAttend { work, ..self.attend_params(store, layer, plan) };
+        let kernel = (Comparison::ReadProbe, store.shape());
+        let stream = self.device.stream();
+        // SAFETY: as for the items of `attend`; nothing is written.
+        unsafe { self.device.kernels.compare(stream, kernel, &params, num_workers) }
+            .map_err(kernel_error("reading"))
+    }
+
     fn launch_items(
         &self,
         store: &CudaKvStore,
@@ -397,7 +416,8 @@ impl CudaAttention {
     ) -> Result<(), AttnError> {
         let (kernels, stream) = (&self.device.kernels, self.device.stream());
         let mut start = Start::AfterAll;
-        for (index, class) in TileClass::ALL.into_iter().enumerate() {
+        // Wide workers need a whole multiprocessor, narrow ones find room between them.
+        for (index, class) in TileClass::ALL.into_iter().enumerate().rev() {
             let (work, num_workers) = plan.work(&self.device, index);
             if num_workers == 0 {
                 continue;
@@ -417,7 +437,8 @@ impl CudaAttention {
                 },
                 // SAFETY: as above.
                 StoredKeys::Raw => unsafe {
-                    kernels.attend_rotating_keys(stream, store.shape(), &params, num_workers)
+                    let kernel = (Comparison::RotatingKeys, store.shape());
+                    kernels.compare(stream, kernel, &params, num_workers)
                 },
             };
             launched.map_err(kernel_error("attending"))?;

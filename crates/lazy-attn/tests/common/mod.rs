@@ -79,6 +79,8 @@ pub(crate) struct Scenario {
     /// Blocks of the pool that stay unused, before those that do not.
     pub(crate) first_block: u32,
     pub(crate) window: Option<u32>,
+    /// Thread blocks per KV head that a device may use at most: with few, each has many tiles and items.
+    pub(crate) max_workers: u32,
     /// Largest element of a query. At 4 scores spread far enough for a wrong rotation to show.
     pub(crate) query_size: f32,
 }
@@ -106,6 +108,7 @@ impl Scenario {
             requests: Vec::new(),
             first_block: 0,
             window: None,
+            max_workers: u32::MAX,
             query_size: 4.0,
         }
     }

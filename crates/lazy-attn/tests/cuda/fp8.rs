@@ -347,13 +347,7 @@ fn fp8_copies_take_their_scales_along_and_reencoded_keys_get_new_ones() {
 
 #[test]
 fn fp8_a_small_scenario_for_the_sanitizer() {
-    for head_dim in [64, 128] {
-        let shape = Shape { head_dim, rotary_dim: head_dim, num_kv_heads: 1, ..FP8 };
-        check_over_stored(&Scenario::new(shape, &[70, 16, 5]).request(0, &[0, 1, 2], 3, 1).request(
-            4,
-            &[1, 0],
-            0,
-            30,
-        ));
+    for scenario in crate::for_the_sanitizer(FP8, 300) {
+        check_over_stored(&scenario);
     }
 }

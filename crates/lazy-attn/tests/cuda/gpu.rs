@@ -53,6 +53,7 @@ pub(crate) struct Gpu {
     pub(crate) store: CudaKvStore,
     params: AttnParams,
     window: u32,
+    max_workers: u32,
     dtype: KvDtype,
     keys: Keys,
 }
@@ -91,7 +92,8 @@ impl Gpu {
             softmax_scale: scale(shape) as f32,
         };
         let window = scenario.window.unwrap_or(0);
-        let mut gpu = Gpu { device, store, params, window, dtype: shape.dtype, keys: Keys::Rotated };
+        let (dtype, max_workers, keys) = (shape.dtype, scenario.max_workers, Keys::Rotated);
+        let mut gpu = Gpu { device, store, params, window, max_workers, dtype, keys };
         gpu.poison();
         gpu
     }
@@ -116,7 +118,9 @@ impl Gpu {
     }
 
     pub(crate) fn schedule(&self, plan: &Plan) -> Schedule {
-        Schedule::new(plan, &self.device.workers(&self.store, &self.params).unwrap())
+        let mut workers = self.device.workers(&self.store, &self.params).unwrap();
+        workers.per_class = workers.per_class.map(|count| count.min(self.max_workers));
+        Schedule::new(plan, &workers)
     }
 
     pub(crate) fn prepare(&mut self, plan: &Plan, rows: &Rows) -> Prepared {
@@ -173,6 +177,11 @@ impl Gpu {
     pub(crate) fn try_launch(&self, prepared: &mut Prepared) -> Result<(), AttnError> {
         let Prepared { plan, attention, q, out } = prepared;
         attention.attend(&self.store, LAYER, plan, q, out)
+    }
+
+    /// Reads what attention would.
+    pub(crate) fn probe(&self, prepared: &Prepared) {
+        prepared.attention.probe_reads(&self.store, LAYER, &prepared.plan).unwrap();
     }
 
     pub(crate) fn attend(&self, prepared: &mut Prepared) -> Vec<u16> {

@@ -39,9 +39,8 @@ fn angles_of_rotated_keys_stay_exact_over_long_segments_and_far_away() {
 
 #[test]
 fn a_small_scenario_of_rotating_keys_for_the_sanitizer() {
-    for head_dim in [64, 128] {
-        let shape = Shape { head_dim, rotary_dim: head_dim, num_kv_heads: 1, ..SHAPE };
-        check(&Scenario::new(shape, &[70, 16, 5]).request(0, &[0, 1, 2], 3, 1).request(4, &[1, 0], 0, 4));
+    for scenario in crate::for_the_sanitizer(SHAPE, 150) {
+        check(&scenario);
     }
 }
 
