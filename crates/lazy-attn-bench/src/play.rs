@@ -145,8 +145,8 @@ mod tests {
         let workload = Workload { load, num_requests, ..Workload::named("hit-small").unwrap() };
         let trace = Trace::generate(&workload, 3).unwrap();
         let slow = Slow::default();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true);
-        let runtime = runtime.build().unwrap();
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_time().start_paused(true).build().unwrap();
         let options = PlayOptions { vocab_size: 97 };
         let records = runtime.block_on(play(slow.clone(), &trace, options, |_| ()));
         (records, slow.1.get())
