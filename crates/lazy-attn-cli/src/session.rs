@@ -93,6 +93,8 @@ pub(crate) struct ModelSummary {
     pub(crate) place: String,
     /// Bytes a second of a device's memory.
     pub(crate) memory_rate: Option<u64>,
+    /// Whether an answer depends in no bit on what runs beside it or was resident.
+    pub(crate) is_batch_invariant: bool,
     /// From the command's start of loading to the engine's readiness.
     pub(crate) load_time: Duration,
 }
@@ -114,7 +116,7 @@ impl Session {
         let begin = Instant::now();
         let OpenModel { model, tokenizer, backend } = OpenModel::open(args, &tuning, verbosity)?;
         let templates = Arc::new(Templates::new(&model.special, &tokenizer));
-        let Backend { executor, weight_bytes, place, memory_rate } = backend;
+        let Backend { executor, weight_bytes, place, memory_rate, is_batch_invariant } = backend;
         let max_step_tokens = executor.info().max_step_tokens;
         let metrics = Arc::new(Metrics::new(&model.name, executor.info()));
         let observer = metrics.clone();
@@ -123,7 +125,16 @@ impl Session {
         let engine = Engine::start(parts, EngineConfig { max_step_tokens, ..tuning.engine })?;
         let LoadedModel { name, config, special, .. } = model;
         let (end_token, load_time) = (special.end.first().copied(), begin.elapsed());
-        let model = ModelSummary { name, config, weight_bytes, end_token, place, memory_rate, load_time };
+        let model = ModelSummary {
+            name,
+            config,
+            weight_bytes,
+            end_token,
+            place,
+            memory_rate,
+            is_batch_invariant,
+            load_time,
+        };
         tracing::info!(model = model.name, seconds = model.load_time.as_secs_f64(), "loaded");
         Ok(Session { engine, model, templates, metrics })
     }

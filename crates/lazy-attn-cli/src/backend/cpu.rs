@@ -23,7 +23,8 @@ pub(super) fn open(
     let executor = CpuExecutor::new(ModelParts::from(model), &options, progress)?;
     let (weight_bytes, num_threads) = (executor.weight_bytes_per_step(), executor.num_threads());
     let place = format!("{num_threads} threads");
-    Ok(Backend { executor: Box::new(executor), weight_bytes, place, memory_rate: None })
+    let memory_rate = None;
+    Ok(Backend { executor: Box::new(executor), weight_bytes, place, memory_rate, is_batch_invariant: true })
 }
 
 fn options(wanted: &Wanted<'_>) -> Result<CpuOptions, Failure> {

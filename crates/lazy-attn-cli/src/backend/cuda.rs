@@ -74,7 +74,9 @@ pub(super) fn open(
         (Box::new(group), Fit::of(&model.config, devices.len(), wanted.args.kv_dtype)?.weight_bytes)
     };
     let weight_bytes = usize::try_from(weight_bytes).unwrap_or(usize::MAX);
-    Ok(Backend { executor, weight_bytes, place, memory_rate: memory_rate(ordinals) })
+    let memory_rate = memory_rate(ordinals);
+    // Products of another number of rows may be summed in another order.
+    Ok(Backend { executor, weight_bytes, place, memory_rate, is_batch_invariant: false })
 }
 
 /// That of the slowest of the devices; each reads its own part of the weights.

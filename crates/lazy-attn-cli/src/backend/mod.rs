@@ -35,6 +35,8 @@ pub(crate) struct Backend {
     pub(crate) place: String,
     /// Bytes a second that the device's memory could move; `None` where weights lie in this machine's memory.
     pub(crate) memory_rate: Option<u64>,
+    /// Whether an answer depends in no bit on what runs beside it or was resident.
+    pub(crate) is_batch_invariant: bool,
 }
 
 /// The options, as far as every backend checks them alike.
