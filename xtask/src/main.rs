@@ -4,6 +4,7 @@
 //! * [`tidy`]: the rules of ARCHITECTURE.md and STYLE.md that a machine can check.
 //! * [`mod@bench`]: the CPU benches as one table, the workloads, and the page of their results.
 //! * [`fuzz`]: long runs of the fuzz targets.
+//! * [`golden`]: the fixtures that the float64 oracle writes.
 //! * [`eval`]: answer quality, by the built command.
 //! * [`kernels`]: compiles the CUDA sources where a compiler is found.
 //! * [`gpu_bundle`]: packs tests, bench and kernels for a machine with a GPU but without Rust.
@@ -18,6 +19,7 @@ mod bench;
 mod ci;
 mod eval;
 mod fuzz;
+mod golden;
 mod gpu_bundle;
 mod kernels;
 mod python;
@@ -43,6 +45,8 @@ enum Command {
     Fuzz(fuzz::FuzzArguments),
     /// Measures how right answers are: `lazyattn eval` in a release build, with the same arguments.
     Eval(eval::EvalArguments),
+    /// Writes the golden files of the float64 oracle, or checks that they are what it says.
+    Golden(golden::GoldenArguments),
     /// Compiles `kernels/` into one fat binary and checks registers and spills, where nvcc is found.
     Kernels(kernels::KernelArguments),
     /// Packs the device tests and bench into `target/gpu-bundle`.
@@ -67,6 +71,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Bench(arguments) => bench::run(&root, &arguments),
         Command::Fuzz(arguments) => fuzz::run(&root, &arguments),
         Command::Eval(arguments) => eval::run(&root, &arguments),
+        Command::Golden(arguments) => golden::run(&root, &arguments),
         Command::Kernels(arguments) => kernels::run(&root, &arguments),
         Command::GpuBundle(arguments) => gpu_bundle::run(&root, &arguments),
     }

@@ -76,6 +76,44 @@ impl GoldenMode {
 }
 
 impl GoldenCase {
+    /// What `steps`, which continue `parts`, tell.
+    ///
+    /// # Panics
+    /// If there is no step.
+    #[must_use]
+    pub fn of(name: &str, mode: GoldenMode, parts: &[Part], steps: &[GreedyStep]) -> GoldenCase {
+        let ids = |tokens: &[TokenId]| tokens.iter().map(|token| token.0).collect();
+        let logits = &steps[0].logits;
+        GoldenCase {
+            name: name.to_owned(),
+            mode,
+            parts: parts
+                .iter()
+                .map(|part| match part.kind {
+                    SegmentKind::Document => GoldenPart::Document(ids(&part.tokens)),
+                    SegmentKind::Text => GoldenPart::Text(ids(&part.tokens)),
+                })
+                .collect(),
+            top: top(logits, NUM_TOP).into_iter().map(|id| (id as u32, logits[id])).collect(),
+            greedy: steps.iter().map(|step| (step.token.0, step.margin)).collect(),
+        }
+    }
+
+    /// The first way in which `other` tells something else, beyond rounding.
+    #[must_use]
+    pub fn difference(&self, other: &GoldenCase) -> Option<String> {
+        if (&self.name, self.mode, &self.parts) != (&other.name, other.mode, &other.parts) {
+            return Some(format!("the prompt is not that of `{}`", other.name));
+        }
+        if self.top.len() != other.top.len() || self.greedy.len() != other.greedy.len() {
+            return Some("another number of logits or tokens".to_owned());
+        }
+        let pairs = self.top.iter().zip(&other.top).chain(self.greedy.iter().zip(&other.greedy));
+        let differs =
+            |(a, b): &(&(u32, f64), &(u32, f64))| a.0 != b.0 || (a.1 - b.1).abs() > 1e-9 * b.1.abs();
+        pairs.into_iter().find(differs).map(|(a, b)| format!("{a:?} is not {b:?}"))
+    }
+
     /// The prompt.
     #[must_use]
     pub fn prompt(&self) -> Vec<Part> {
@@ -102,7 +140,7 @@ impl GoldenFile {
         for (name, parts) in prompts {
             for mode in [GoldenMode::Block, GoldenMode::Full] {
                 let steps = oracle.greedy(parts, mode.mode(), NUM_GREEDY);
-                cases.push(golden_case(name, mode, parts, &steps));
+                cases.push(GoldenCase::of(name, mode, parts, &steps));
             }
         }
         GoldenFile { config: model.config.clone(), seed: model.seed, cases }
@@ -114,15 +152,8 @@ impl GoldenFile {
     /// None in practice: the data has only string keys.
     pub fn to_json(&self) -> Result<String, serde_json::Error> {
         let config = serde_json::to_string(&self.config)?;
-        let mut text = format!("{{\"config\":{config},\n\"seed\":{},\n\"cases\":[\n", self.seed);
-        for (index, case) in self.cases.iter().enumerate() {
-            let comma = if index + 1 < self.cases.len() { "," } else { "" };
-            let case = serde_json::to_string(case)?;
-            // Writing to a String cannot fail.
-            let _ = writeln!(text, "{case}{comma}");
-        }
-        text.push_str("]}\n");
-        Ok(text)
+        let cases = case_lines(&self.cases)?;
+        Ok(format!("{{\"config\":{config},\n\"seed\":{},\n\"cases\":[\n{cases}]}}\n", self.seed))
     }
 
     /// Reads a golden file.
@@ -134,22 +165,18 @@ impl GoldenFile {
     }
 }
 
-fn golden_case(name: &str, mode: GoldenMode, parts: &[Part], steps: &[GreedyStep]) -> GoldenCase {
-    let ids = |tokens: &[TokenId]| tokens.iter().map(|token| token.0).collect();
-    let logits = &steps[0].logits;
-    GoldenCase {
-        name: name.to_owned(),
-        mode,
-        parts: parts
-            .iter()
-            .map(|part| match part.kind {
-                SegmentKind::Document => GoldenPart::Document(ids(&part.tokens)),
-                SegmentKind::Text => GoldenPart::Text(ids(&part.tokens)),
-            })
-            .collect(),
-        top: top(logits, NUM_TOP).into_iter().map(|id| (id as u32, logits[id])).collect(),
-        greedy: steps.iter().map(|step| (step.token.0, step.margin)).collect(),
+/// One case per line.
+///
+/// # Errors
+/// None in practice: the data has only string keys.
+pub fn case_lines(cases: &[GoldenCase]) -> Result<String, serde_json::Error> {
+    let mut text = String::new();
+    for (index, case) in cases.iter().enumerate() {
+        let comma = if index + 1 < cases.len() { "," } else { "" };
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{}{comma}", serde_json::to_string(case)?);
     }
+    Ok(text)
 }
 
 /// Every golden file by name: the models, and the prompts each is asked.

@@ -5,6 +5,7 @@ use lazy_attn_testkit::oracle::Oracle;
 use lazy_attn_testkit::part::place;
 use lazy_attn_testkit::{Part, TinyModel};
 use lazy_attn_types::AttentionMode::{Block, Full};
+use lazy_attn_types::TokenId;
 
 fn difference(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(x, y)| (x - y).abs()).fold(0.0, f64::max)
@@ -62,5 +63,22 @@ fn greedy_continuation_is_that_of_the_prompt_with_its_tokens_appended() {
         longer.push(Part::text([steps[0].token.0]));
         assert!(difference(&oracle().forward(&longer, Block), &steps[1].logits) < 1e-12);
         assert!(steps.iter().all(|step| step.margin >= 0.0));
+    }
+}
+
+#[test]
+fn greedy_tokens_from_a_guess_are_those_of_one_after_the_other_however_wrong_it_is() {
+    for (name, parts) in prompts().into_iter().take(4) {
+        for mode in [Block, Full] {
+            let steps = oracle().greedy(&parts, mode, 4);
+            let right: Vec<TokenId> = steps.iter().map(|step| step.token).collect();
+            let half = [&right[..2], &[TokenId(1), TokenId(1)]].concat();
+            for guess in [right.clone(), half, vec![TokenId(0); 4]] {
+                let again = oracle().greedy_from(&parts, mode, guess);
+                assert_eq!(again.iter().map(|step| step.token).collect::<Vec<_>>(), right, "{name}");
+                // The same sums in the same order: later tokens change nothing for earlier ones.
+                assert_eq!(again, steps, "{name}");
+            }
+        }
     }
 }

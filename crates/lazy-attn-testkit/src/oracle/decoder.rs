@@ -37,6 +37,15 @@ pub struct GreedyStep {
     pub logits: Vec<f64>,
 }
 
+impl GreedyStep {
+    fn of(logits: Vec<f64>) -> GreedyStep {
+        let token = argmax(&logits);
+        let runner_up = logits.iter().enumerate().filter(|&(id, _)| id != token);
+        let second = runner_up.map(|(_, &logit)| logit).fold(f64::NEG_INFINITY, f64::max);
+        GreedyStep { token: TokenId(token as u32), margin: logits[token] - second, logits }
+    }
+}
+
 /// One row per token.
 type Rows = Vec<Vec<f64>>;
 
@@ -53,8 +62,17 @@ impl Oracle {
     /// If the context is empty or a token lies outside the vocabulary.
     #[must_use]
     pub fn forward_placed(&self, context: &[Placed]) -> Vec<f64> {
+        self.forward_last(context, 1).remove(0)
+    }
+
+    /// Logits of the tokens that follow the last `num_rows` tokens of `context`, in order.
+    ///
+    /// # Panics
+    /// If the context has fewer tokens, `num_rows` is 0, or a token lies outside the vocabulary.
+    #[must_use]
+    pub fn forward_last(&self, context: &[Placed], num_rows: usize) -> Vec<Vec<f64>> {
         let spots = spots(context);
-        assert!(!spots.is_empty(), "a context has at least one token");
+        assert!(num_rows > 0 && num_rows <= spots.len(), "a context has at least one token per row");
         let embedding = &self.weights.get("model.embed_tokens.weight").data;
         let width = self.config.hidden_size;
         let mut hidden: Rows =
@@ -63,7 +81,7 @@ impl Oracle {
         for layer in 0..self.config.num_layers {
             self.layer(&format!("model.layers.{layer}"), &spots, &mask, &mut hidden);
         }
-        self.head(&hidden[hidden.len() - 1])
+        hidden[hidden.len() - num_rows..].iter().map(|row| self.head(row)).collect()
     }
 
     /// Continues `parts` by `num_tokens` greedy tokens, recomputing everything for each.
@@ -72,16 +90,35 @@ impl Oracle {
         let mut context = place(parts, mode);
         let mut steps = Vec::with_capacity(num_tokens);
         for _ in 0..num_tokens {
-            let logits = self.forward_placed(&context);
-            let token = argmax(&logits);
-            let runner_up = logits.iter().enumerate().filter(|&(id, _)| id != token);
-            let second = runner_up.map(|(_, &logit)| logit).fold(f64::NEG_INFINITY, f64::max);
-            let margin = logits[token] - second;
-            let token = TokenId(token as u32);
-            append(&mut context, token);
-            steps.push(GreedyStep { token, margin, logits });
+            let step = GreedyStep::of(self.forward_placed(&context));
+            append(&mut context, step.token);
+            steps.push(step);
         }
         steps
+    }
+
+    /// The same as [`Oracle::greedy`] with as many tokens as `guess` has, in one pass if the guess is right and in at most one
+    /// more for each wrong token: a row is right if all tokens before it are.
+    #[must_use]
+    pub fn greedy_from(
+        &self,
+        parts: &[Part],
+        mode: AttentionMode,
+        mut guess: Vec<TokenId>,
+    ) -> Vec<GreedyStep> {
+        loop {
+            let mut context = place(parts, mode);
+            guess.iter().for_each(|&token| append(&mut context, token));
+            // The row behind the prompt and one behind each guessed token; what follows the last is not asked for.
+            let mut rows = self.forward_last(&context, guess.len() + 1);
+            rows.truncate(guess.len());
+            let steps: Vec<GreedyStep> = rows.into_iter().map(GreedyStep::of).collect();
+            let found: Vec<TokenId> = steps.iter().map(|step| step.token).collect();
+            if found == guess {
+                return steps;
+            }
+            guess = found;
+        }
     }
 
     pub(crate) fn embed(&self, token: TokenId) -> Vec<f64> {
