@@ -1,6 +1,6 @@
 //! The tables of docs/capacity.md. Everything is simulated.
 //!
-//! `cargo bench -p lazy-attn-sim --bench capacity` prints all; a name behind `--` prints one: traffic, routing, eviction,
+//! `cargo xtask bench simulate` prints all; names behind it print some: traffic, routing, eviction,
 //! admission or steps.
 
 #![allow(clippy::unwrap_used)] // a bench stops where its setup fails
@@ -9,7 +9,8 @@ use std::time::Instant;
 
 use lazy_attn_kv::EvictionPolicy;
 use lazy_attn_sched::{AdmissionPolicy, Affinity};
-use lazy_attn_sim::{ClusterConfig, Figures, Policy, Routing, Target, simulate, sustained_rate};
+use lazy_attn_sim::{ClusterConfig, Figures, Routing, Target, simulate, sustained_rate};
+use lazy_attn_types::KvPolicy;
 use lazy_attn_workload::{KvBudget, Load, Shape, Trace, Workload};
 
 const SEED: u64 = 1;
@@ -43,7 +44,7 @@ fn workload((shape, alpha): Traffic, num_requests: u32, load: Load) -> Workload 
     Workload { name, shape, alpha, num_requests: NUM_WARMUP + num_requests, load, kv_budget }
 }
 
-fn one_device(policy: Policy) -> ClusterConfig {
+fn one_device(policy: KvPolicy) -> ClusterConfig {
     ClusterConfig { policy, num_warmup: NUM_WARMUP, ..ClusterConfig::llama_8b_on_one_h100() }
 }
 
@@ -57,7 +58,7 @@ fn traffic() {
     );
     println!("|---|---|---|---|---|---|---|---|---|");
     for traffic in TRAFFIC {
-        for policy in Policy::ALL {
+        for policy in KvPolicy::ALL {
             let workload = workload(traffic, NUM_REQUESTS, Load::Closed { clients: 1 });
             let found = sustained_rate(&workload, &one_device(policy), Target::default(), SEED).unwrap();
             let ([documents, tokens, per_request, _], alpha) = traffic;
@@ -96,7 +97,7 @@ fn routing() {
         for routing in Routing::ALL {
             let traffic = ([num_documents, 2048, 5, 128], alpha);
             let workload = workload(traffic, NUM_REQUESTS, Load::Closed { clients: 1 });
-            let config = ClusterConfig { num_workers: NUM_DEVICES, routing, ..one_device(Policy::Lazy) };
+            let config = ClusterConfig { num_workers: NUM_DEVICES, routing, ..one_device(KvPolicy::Lazy) };
             let target = Target { num_trials: 5, ..Target::default() };
             let Some((rate, figures)) = sustained_rate(&workload, &config, target, SEED).unwrap() else {
                 println!("| {num_documents} | {alpha} | {routing} | none | | |");
@@ -116,7 +117,7 @@ fn eviction() {
         let workload =
             workload(([1_000_000, 2048, 5, 128], alpha), NUM_REQUESTS, Load::Closed { clients: 32 });
         [("LRU", EvictionPolicy::Lru), ("by cost", EvictionPolicy::CostAware)].map(|(name, eviction)| {
-            let config = ClusterConfig { eviction, ..one_device(Policy::Lazy) };
+            let config = ClusterConfig { eviction, ..one_device(KvPolicy::Lazy) };
             (format!("alpha {alpha}, {name}"), workload.clone(), config)
         })
     });
@@ -128,7 +129,7 @@ fn admission() {
     let traffic = ([1_000_000, 2048, 5, 128], 1.1);
     let workload = workload(traffic, NUM_REQUESTS, Load::Open { rate_per_second: 4.5 });
     let with = |name: &str, admission| {
-        (name.to_owned(), workload.clone(), ClusterConfig { admission, ..one_device(Policy::Lazy) })
+        (name.to_owned(), workload.clone(), ClusterConfig { admission, ..one_device(KvPolicy::Lazy) })
     };
     let windows = [500, 2000, 8000].map(|milliseconds| {
         let affinity = Affinity { max_overtaking_micros: 1000 * milliseconds, ..Affinity::default() };
@@ -146,7 +147,7 @@ fn steps() {
     let traffic = ([1_000_000, 2048, 5, 128], 1.1);
     let workload = workload(traffic, NUM_REQUESTS, Load::Open { rate_per_second: 4.0 });
     let runs = [512, 1024, 2048, 4096, 8192].map(|max_step_tokens| {
-        let config = ClusterConfig { max_step_tokens, ..one_device(Policy::Lazy) };
+        let config = ClusterConfig { max_step_tokens, ..one_device(KvPolicy::Lazy) };
         (format!("{max_step_tokens} tokens"), workload.clone(), config)
     });
     print_runs("steps: one device, a million documents of 2048, 5 a request, alpha 1.1, 4 requests/s", runs);
@@ -165,7 +166,7 @@ fn main() {
         std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     println!(
         "SIMULATED: Llama 3.1 8B in bf16 on H100s of 80 GB, {} tokens of KV each",
-        one_device(Policy::Lazy).kv_tokens()
+        one_device(KvPolicy::Lazy).kv_tokens()
     );
     for (name, section) in sections {
         if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {

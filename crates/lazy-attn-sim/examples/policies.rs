@@ -1,6 +1,7 @@
 //! Questions over a pool of documents, under each policy, for two simulated H100s.
 
-use lazy_attn_sim::{ClusterConfig, Figures, Policy, simulate};
+use lazy_attn_sim::{ClusterConfig, Figures, simulate};
+use lazy_attn_types::KvPolicy;
 use lazy_attn_workload::{Load, Trace, Workload};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -8,7 +9,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let load = Load::Open { rate_per_second: 50.0 };
     let trace = Trace::generate(&Workload { load, ..workload }, 7)?;
     println!("simulated, not measured:\n\n{}", Figures::HEADER);
-    for policy in Policy::ALL {
+    for policy in KvPolicy::ALL {
         let cluster = ClusterConfig { num_workers: 2, policy, ..ClusterConfig::llama_8b_on_one_h100() };
         println!("{}", simulate(&trace, &cluster)?);
     }

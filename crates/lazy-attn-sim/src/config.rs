@@ -4,7 +4,7 @@ use lazy_attn_kv::{EvictionPolicy, KvCache, KvConfig};
 use lazy_attn_sched::{AdmissionPolicy, SchedConfig, Scheduler};
 use lazy_attn_types::{BlockSize, CostModel, KvPolicy};
 
-use crate::{Policy, Routing, SimError};
+use crate::{Routing, SimError};
 
 /// Equal workers, and how requests come to them.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -14,7 +14,7 @@ pub struct ClusterConfig {
     /// Which worker gets a request.
     pub routing: Routing,
     /// How KV is reused.
-    pub policy: Policy,
+    pub policy: KvPolicy,
     /// Blocks of a worker's KV store.
     pub num_blocks: u32,
     /// Tokens of a block.
@@ -48,7 +48,7 @@ impl ClusterConfig {
         ClusterConfig {
             num_workers: 1,
             routing: Routing::Affinity,
-            policy: Policy::Lazy,
+            policy: KvPolicy::Lazy,
             num_blocks,
             block_size,
             max_step_tokens: 2048,
@@ -93,8 +93,7 @@ impl ClusterConfig {
             max_waiting: usize::MAX,
             max_waiting_tokens: u64::MAX,
             admission: self.admission,
-            // Documents of other positions are found as they are: no policy here makes copies.
-            kv_policy: KvPolicy::Lazy,
+            kv_policy: self.policy,
         };
         Ok(Scheduler::new(bounds, kv)?)
     }

@@ -56,7 +56,7 @@ pub struct Figures {
     pub requests_per_second: f64,
     /// Tokens generated per second.
     pub output_tokens_per_second: f64,
-    /// Share of the document tokens that were found ready or being computed.
+    /// Share of the document tokens that were found, ready, being computed, or at another position to be copied from.
     pub document_hit_ratio: f64,
     /// Segments evicted.
     pub evictions: u64,

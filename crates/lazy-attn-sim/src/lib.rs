@@ -4,7 +4,6 @@
 //! only this crate moves. The same trace and configuration give the same figures on every machine. Reading order:
 //!
 //! * [`config`]: a cluster.
-//! * [`policy`]: how KV is reused.
 //! * [`routing`]: which worker gets a request.
 //! * `prompt`: a request of a trace as a submission.
 //! * `worker`: a scheduler and the step that it runs.
@@ -18,7 +17,6 @@ pub mod cluster;
 pub mod config;
 pub mod error;
 pub mod figures;
-pub mod policy;
 mod prompt;
 pub mod routing;
 mod worker;
@@ -28,7 +26,6 @@ pub use cluster::simulate;
 pub use config::ClusterConfig;
 pub use error::SimError;
 pub use figures::{Figures, Summary};
-pub use policy::Policy;
 pub use routing::Routing;
 
 #[cfg(doctest)]

@@ -5,20 +5,20 @@ use std::sync::Arc;
 use lazy_attn_kv::Scope;
 use lazy_attn_sched::Submission;
 use lazy_attn_types::{
-    AttentionMode, Context, ContextBuilder, Fingerprint, KeySpace, RequestId, SegmentKind, SequenceId,
-    TenantSalt,
+    AttentionMode, Context, ContextBuilder, Fingerprint, KeySpace, KvPolicy, RequestId, SegmentKind,
+    SequenceId, TenantSalt,
 };
 use lazy_attn_workload::{Trace, TraceHeader, TraceRequest};
 
-use crate::{Policy, SimError};
+use crate::SimError;
 
 /// Only equality of tokens counts here, so any vocabulary does.
 const VOCAB_SIZE: u32 = 128_256;
 
 /// The submission of request `index` of `trace`.
-pub(crate) fn submission(trace: &Trace, index: usize, policy: Policy) -> Result<Submission, SimError> {
+pub(crate) fn submission(trace: &Trace, index: usize, policy: KvPolicy) -> Result<Submission, SimError> {
     let request = RequestId(index as u64);
-    let scope = if policy == Policy::None { Scope::Private(request) } else { Scope::Shared };
+    let scope = if policy == KvPolicy::None { Scope::Private(request) } else { Scope::Shared };
     Ok(Submission {
         request,
         sequences: vec![SequenceId(index as u64)],
@@ -31,7 +31,7 @@ pub(crate) fn submission(trace: &Trace, index: usize, policy: Policy) -> Result<
     })
 }
 
-fn context(header: &TraceHeader, request: &TraceRequest, policy: Policy) -> Result<Context, SimError> {
+fn context(header: &TraceHeader, request: &TraceRequest, policy: KvPolicy) -> Result<Context, SimError> {
     let mode = if policy.inlines_documents() { AttentionMode::Full } else { AttentionMode::Block };
     let keys = KeySpace::new(TenantSalt::SINGLE_USER, Fingerprint([0; 32]));
     let mut builder = ContextBuilder::new(keys, mode);

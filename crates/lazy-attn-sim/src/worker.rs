@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use lazy_attn_sched::{Outcome, Scheduler, StepPlan, Submission};
 use lazy_attn_types::cost::visible_pairs;
-use lazy_attn_types::{CostModel, Position, SegmentHandle, StepSize, Timestamp, TokenId};
+use lazy_attn_types::{CostModel, KvPolicy, Position, SegmentHandle, StepSize, Timestamp, TokenId};
 
-use crate::{ClusterConfig, Policy, SimError};
+use crate::{ClusterConfig, SimError};
 
 /// Whether steps take time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +30,7 @@ struct Step {
 pub(crate) struct Worker {
     scheduler: Scheduler,
     cost: CostModel,
-    policy: Policy,
+    policy: KvPolicy,
     step: Option<Step>,
     /// Segments of the step that is being sized; kept for its memory.
     seen: HashSet<(SegmentHandle, Position)>,
@@ -100,12 +100,16 @@ impl Worker {
     /// What `plan` amounts to. Reading is shared by all that have a segment; where keys are rotated as they are read, only by
     /// those that have it at the same place.
     fn size(&mut self, plan: &StepPlan) -> StepSize {
-        let mut size = StepSize { rows: plan.rows().count() as f64, ..StepSize::default() };
+        let mut size = StepSize {
+            rows: plan.rows().count() as f64,
+            copied_tokens: f64::from(plan.num_reencoded_tokens()),
+            ..StepSize::default()
+        };
         self.seen.clear();
         for run in &plan.runs {
             let mut num_earlier = 0.0;
             for segment in run.earlier().iter().chain([&run.own]) {
-                let place = if self.policy == Policy::RotateKeys { segment.start } else { Position(0) };
+                let place = if self.policy == KvPolicy::RotateKeys { segment.start } else { Position(0) };
                 if self.seen.insert((segment.handle, place)) {
                     size.kv_tokens += f64::from(segment.num_tokens);
                 }

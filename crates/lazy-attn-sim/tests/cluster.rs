@@ -2,13 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use lazy_attn_sim::{ClusterConfig, Figures, Policy, Routing, SimError, Target, simulate, sustained_rate};
-use lazy_attn_types::CostModel;
+use lazy_attn_sim::{ClusterConfig, Figures, Routing, SimError, Target, simulate, sustained_rate};
 use lazy_attn_types::cost::{StepSize, visible_pairs};
+use lazy_attn_types::{CostModel, KvPolicy};
 use lazy_attn_workload::theory::Demand;
 use lazy_attn_workload::{KvBudget, Load, Shape, Trace, Workload};
-
-const POLICIES: [Policy; 4] = [Policy::Lazy, Policy::RotateKeys, Policy::Prefix, Policy::None];
 
 fn workload(num_documents: u32, num_requests: u32, load: Load) -> Workload {
     let shape = Shape {
@@ -23,7 +21,7 @@ fn workload(num_documents: u32, num_requests: u32, load: Load) -> Workload {
 }
 
 /// A store of `documents` documents and what a few requests need beside them.
-fn config(policy: Policy, documents: u32) -> ClusterConfig {
+fn config(policy: KvPolicy, documents: u32) -> ClusterConfig {
     ClusterConfig {
         policy,
         num_blocks: documents * 32 + 16 * 8,
@@ -39,7 +37,7 @@ fn run(workload: &Workload, config: &ClusterConfig) -> Figures {
 #[test]
 fn a_request_alone_takes_the_sum_of_its_steps() {
     let one = workload(4, 1, Load::Closed { clients: 1 });
-    let figures = run(&one, &ClusterConfig { max_step_tokens: 4096, ..config(Policy::Lazy, 8) });
+    let figures = run(&one, &ClusterConfig { max_step_tokens: 4096, ..config(KvPolicy::Lazy, 8) });
     let cost = CostModel::measured_llama_8b_on_h100();
     // All four documents, the question and its last token run in the first step.
     let documents = 4.0 * visible_pairs(512, 0, 0.0);
@@ -72,7 +70,7 @@ fn every_request_ends_under_every_policy_routing_and_load() {
     for load in [Load::Closed { clients: 24 }, Load::Open { rate_per_second: 40.0 }] {
         let workload = workload(50, 60, load);
         for routing in Routing::ALL {
-            for policy in POLICIES {
+            for policy in KvPolicy::ALL {
                 let config = ClusterConfig { num_workers: 3, routing, num_warmup: 20, ..config(policy, 12) };
                 let figures = run(&workload, &config);
                 assert_eq!(figures.num_requests, 40, "{policy} {routing}");
@@ -86,10 +84,11 @@ fn every_request_ends_under_every_policy_routing_and_load() {
 #[test]
 fn reuse_at_any_place_is_faster_than_behind_equal_beginnings_and_that_than_none() {
     let workload = workload(40, 400, Load::Closed { clients: 8 });
-    let [lazy, rotating, prefix, none] =
-        POLICIES.map(|policy| run(&workload, &ClusterConfig { num_warmup: 100, ..config(policy, 40) }));
+    let [lazy, copying, rotating, prefix, none] =
+        KvPolicy::ALL.map(|policy| run(&workload, &ClusterConfig { num_warmup: 100, ..config(policy, 40) }));
     assert!(lazy.document_hit_ratio > 0.95 && none.document_hit_ratio == 0.0);
     assert!(prefix.document_hit_ratio > 0.02 && prefix.document_hit_ratio < 0.6);
+    assert!(lazy.requests_per_second > copying.requests_per_second);
     let order = [&lazy, &rotating, &prefix, &none].map(|figures| figures.requests_per_second);
     assert!(order.is_sorted_by(|a, b| a >= b), "{order:?}");
     assert!(lazy.requests_per_second > 3.0 * none.requests_per_second);
@@ -100,7 +99,8 @@ fn homes_make_one_cache_of_four_where_a_request_takes_one_document() {
     let base = workload(200, 3000, Load::Closed { clients: 32 });
     let workload = Workload { shape: Shape { documents_per_request: 1, ..base.shape }, ..base };
     let hits = |routing| {
-        let config = ClusterConfig { num_workers: 4, routing, num_warmup: 1000, ..config(Policy::Lazy, 24) };
+        let config =
+            ClusterConfig { num_workers: 4, routing, num_warmup: 1000, ..config(KvPolicy::Lazy, 24) };
         run(&workload, &config).document_hit_ratio
     };
     let (turns, affinity) = (hits(Routing::RoundRobin), hits(Routing::Affinity));
@@ -114,7 +114,7 @@ fn homes_make_one_cache_of_four_where_a_request_takes_one_document() {
 #[test]
 fn a_sustained_rate_keeps_its_target_and_more_is_too_much() {
     let workload = workload(40, 300, Load::Closed { clients: 1 });
-    let config = ClusterConfig { num_warmup: 50, ..config(Policy::None, 40) };
+    let config = ClusterConfig { num_warmup: 50, ..config(KvPolicy::None, 40) };
     let target = Target { ttft_p99_ms: 250.0, num_trials: 5 };
     let (rate, figures) = sustained_rate(&workload, &config, target, 3).unwrap().unwrap();
     assert!(figures.ttft_ms.p99 <= 250.0, "{figures}");
@@ -128,7 +128,7 @@ fn a_sustained_rate_keeps_its_target_and_more_is_too_much() {
 fn what_cannot_be_simulated_is_refused_by_field() {
     let trace = Trace::generate(&workload(40, 10, Load::Closed { clients: 1 }), 3).unwrap();
     let refused = |change: fn(&mut ClusterConfig)| {
-        let mut config = config(Policy::Lazy, 40);
+        let mut config = config(KvPolicy::Lazy, 40);
         change(&mut config);
         simulate(&trace, &config).unwrap_err()
     };

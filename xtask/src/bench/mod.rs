@@ -1,10 +1,12 @@
-//! What is measured: `cpu` the criterion benches, `workloads` traffic on this machine, `report` the page of all results:
+//! What is measured: `cpu` the criterion benches, `workloads` traffic on this machine, `simulate` clusters on a simulated clock,
+//! `report` the page of all results:
 //! `results` reads them, `tables` and `plots` show them.
 
 mod cpu;
 mod plots;
 mod report;
 mod results;
+mod simulate;
 mod tables;
 mod workloads;
 
@@ -25,6 +27,8 @@ enum BenchCommand {
     Cpu(cpu::CpuArguments),
     /// Plays every small workload under every policy and keeps the figures under docs/results.
     Workloads(workloads::WorkloadArguments),
+    /// Simulates clusters of H100s and prints the tables of docs/capacity.md; nothing is measured.
+    Simulate(simulate::SimulateArguments),
     /// Makes docs/results.md and its charts from the files under docs/results alone.
     Report,
 }
@@ -33,6 +37,7 @@ pub(crate) fn run(root: &Path, arguments: &BenchArguments) -> Result<()> {
     match &arguments.command {
         BenchCommand::Cpu(arguments) => cpu::run(root, arguments),
         BenchCommand::Workloads(arguments) => workloads::run(root, arguments),
+        BenchCommand::Simulate(arguments) => simulate::run(root, arguments),
         BenchCommand::Report => report::run(root),
     }
 }
