@@ -5,7 +5,7 @@
 //! its tests there is nothing to check.
 
 use std::error::Error;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use lazy_attn_models::config::{HeadWeights, QkNorm, RopePairing, RopeScaling};
 use lazy_attn_models::weights::expected_tensors;
@@ -24,6 +24,9 @@ const NUM_GREEDY: usize = 6;
 struct Golden {
     cases: Vec<GoldenCase>,
 }
+
+/// A name and its parts.
+type Prompt = (&'static str, Vec<Part>);
 
 fn main() -> Result<(), Box<dyn Error>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
@@ -58,7 +61,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     compare(&found, &known.cases, &path)
 }
 
-fn compare(found: &[GoldenCase], known: &[GoldenCase], path: &PathBuf) -> Result<(), Box<dyn Error>> {
+fn compare(found: &[GoldenCase], known: &[GoldenCase], path: &Path) -> Result<(), Box<dyn Error>> {
     if found.len() != known.len() {
         return Err(format!("{} has {} cases, not {}", path.display(), known.len(), found.len()).into());
     }
@@ -77,7 +80,7 @@ fn compare(found: &[GoldenCase], known: &[GoldenCase], path: &PathBuf) -> Result
 }
 
 /// A closed-book question, and one over three short documents cut from the one document of `golden_embedded.json`.
-fn prompts(folder: &Path) -> Result<Vec<(&'static str, Vec<Part>)>, Box<dyn Error>> {
+fn prompts(folder: &Path) -> Result<Vec<Prompt>, Box<dyn Error>> {
     #[derive(Deserialize)]
     struct Reference {
         cases: Vec<ReferenceCase>,
