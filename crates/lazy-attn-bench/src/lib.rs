@@ -4,7 +4,7 @@
 //!
 //! * [`record`]: what is noted of one request while it runs.
 //! * [`endpoint`]: whatever answers requests; an engine of this process is one.
-//! * [`play`]: sends the requests of a trace, at their times or by clients that wait for answers.
+//! * [`mod@play`]: sends the requests of a trace, at their times or by clients that wait for answers.
 //! * [`lend`]: one executor, with its weights, for one engine after the other.
 //! * [`meter`]: what the engine tells that a reader cannot see.
 //! * [`offline`]: one trace under one policy on a lent executor.
