@@ -3,7 +3,7 @@
 use crate::abi::KvDtype;
 use crate::kernels::KernelShape;
 
-/// What runs over items of [`TileClass::N16`] in place of attend, for comparison.
+/// What runs over items of [`TileClass::N16`](crate::TileClass::N16) in place of attend, for comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Comparison {
     /// Attention over keys that are stored as they are, and rotated as they are read.
