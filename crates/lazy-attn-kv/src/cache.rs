@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use lazy_attn_types::{BlockSize, SegmentHandle, SegmentKey, SegmentKind, Timestamp};
+use lazy_attn_types::{BlockSize, KvPolicy, SegmentHandle, SegmentKey, SegmentKind, Timestamp};
 
 use crate::copies::{Content, content};
 use crate::entry::Entry;
@@ -29,6 +29,24 @@ pub struct KvConfig {
     pub policy: EvictionPolicy,
 }
 
+/// What becomes of a copy that nobody holds when its content is needed at another place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum IdleCopies {
+    /// It moves, and takes no block.
+    #[default]
+    Move,
+    /// It stays, and is copied like one that somebody holds, unless there is no room for both.
+    Stay,
+}
+
+impl IdleCopies {
+    /// What `policy` does with them.
+    #[must_use]
+    pub fn under(policy: KvPolicy) -> IdleCopies {
+        if policy == KvPolicy::ReencodeCopy { IdleCopies::Stay } else { IdleCopies::Move }
+    }
+}
+
 /// Owns every KV block and knows every resident segment.
 ///
 /// A segment is filled once and then immutable; references keep it resident, and after the last one it stays as cache
@@ -36,6 +54,7 @@ pub struct KvConfig {
 #[derive(Debug)]
 pub struct KvCache {
     pub(crate) config: KvConfig,
+    pub(crate) idle_copies: IdleCopies,
     pub(crate) pool: BlockPool,
     pub(crate) entries: HashMap<SegmentHandle, Entry>,
     pub(crate) by_address: HashMap<Address, SegmentHandle>,
@@ -53,6 +72,7 @@ impl KvCache {
     pub fn new(config: KvConfig) -> KvCache {
         KvCache {
             config,
+            idle_copies: IdleCopies::Move,
             pool: BlockPool::new(config.num_blocks),
             entries: HashMap::new(),
             by_address: HashMap::new(),
@@ -63,6 +83,12 @@ impl KvCache {
             events: EventLog::default(),
             next_handle: 0,
         }
+    }
+
+    /// The same cache with another fate of copies that nobody holds.
+    #[must_use]
+    pub fn with_idle_copies(self, idle_copies: IdleCopies) -> KvCache {
+        KvCache { idle_copies, ..self }
     }
 
     /// Its sizes.

@@ -22,7 +22,7 @@ mod reserve;
 pub mod segment;
 pub mod stats;
 
-pub use cache::{KvCache, KvConfig};
+pub use cache::{IdleCopies, KvCache, KvConfig};
 pub use error::KvError;
 pub use event::KvEvent;
 pub use policy::{EvictionPolicy, RecomputeCost};

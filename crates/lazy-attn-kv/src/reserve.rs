@@ -6,8 +6,8 @@ use lazy_attn_types::{SegmentHandle, SegmentKind, Timestamp};
 
 use crate::entry::Entry;
 use crate::{
-    Address, BlockLease, FillSource, FillState, Found, KvCache, KvError, Reservation, ReserveRequest,
-    ReservedSegment, SegmentNeed, SegmentRef, TailLease,
+    Address, BlockLease, FillSource, FillState, Found, IdleCopies, KvCache, KvError, Reservation,
+    ReserveRequest, ReservedSegment, SegmentNeed, SegmentRef, TailLease,
 };
 
 /// What a reservation asks of the pool.
@@ -39,8 +39,7 @@ impl KvCache {
     /// # Errors
     /// [`KvError::Shortfall`] if blocks are missing; then nothing has changed, statistics included.
     pub fn reserve(&mut self, request: &ReserveRequest<'_>, now: Timestamp) -> Result<Reservation, KvError> {
-        let choices = self.choose(request);
-        let Demand { needed, available } = self.demand(request, &choices);
+        let (choices, Demand { needed, available }) = self.choose(request);
         if needed > available {
             return Err(KvError::Shortfall { needed, available, total: self.pool.num_blocks() });
         }
@@ -51,11 +50,15 @@ impl KvCache {
             Choice::Again | Choice::New => None,
         });
         let mut found: Vec<Option<ReservedSegment>> = resident.collect();
+        // Nor may what the others are copied from, before they hold it themselves.
+        let sources: Vec<SegmentHandle> = self.sources(request, &choices).collect();
+        sources.iter().for_each(|&source| self.hold(source));
         for (slot, need) in found.iter_mut().zip(request.segments) {
             if slot.is_none() {
                 *slot = Some(self.reserve_missing(need, now));
             }
         }
+        sources.into_iter().for_each(|source| self.drop_reference(source));
         let tail = self.reserve_tail(request.tail_tokens);
         Ok(Reservation { segments: found.into_iter().flatten().collect(), tail })
     }
@@ -80,7 +83,7 @@ impl KvCache {
     /// Blocks that would be free or evictable after `request` was granted; none if it would not be.
     #[must_use]
     pub fn room_after(&self, request: &ReserveRequest<'_>) -> Option<u32> {
-        let Demand { needed, available } = self.demand(request, &self.choose(request));
+        let (_, Demand { needed, available }) = self.choose(request);
         available.checked_sub(needed)
     }
 
@@ -105,8 +108,20 @@ impl KvCache {
         segments.fold(block_size.blocks_for(request.tail_tokens), u32::saturating_add)
     }
 
-    /// How each needed segment would be found.
-    fn choose(&self, request: &ReserveRequest<'_>) -> Vec<Choice> {
+    /// How each needed segment would be found, and what that takes. Where idle copies stay, they still move if there is no room
+    /// for them beside what is made from them.
+    fn choose(&self, request: &ReserveRequest<'_>) -> (Vec<Choice>, Demand) {
+        let priced = |idle_copies| {
+            let choices = self.choices(request, idle_copies);
+            let demand = self.demand(request, &choices);
+            (choices, demand)
+        };
+        let first = priced(self.idle_copies);
+        let fits = first.1.needed <= first.1.available;
+        if fits || self.idle_copies == IdleCopies::Move { first } else { priced(IdleCopies::Move) }
+    }
+
+    fn choices(&self, request: &ReserveRequest<'_>, idle_copies: IdleCopies) -> Vec<Choice> {
         let resident = |need: &SegmentNeed| self.by_address.get(&need.address()).copied();
         // A copy that the request needs where it stands does not move away for another place.
         let mut claimed: HashSet<SegmentHandle> = request.segments.iter().filter_map(resident).collect();
@@ -119,11 +134,11 @@ impl KvCache {
                 return Choice::Resident(handle);
             }
             match self.movable_copy(need, &claimed) {
-                Some(handle) => {
+                Some(handle) if idle_copies == IdleCopies::Move => {
                     claimed.insert(handle);
                     Choice::Move(handle)
                 }
-                None => Choice::New,
+                _ => Choice::New,
             }
         };
         request.segments.iter().map(choice).collect()
@@ -132,17 +147,29 @@ impl KvCache {
     fn demand(&self, request: &ReserveRequest<'_>, choices: &[Choice]) -> Demand {
         let block_size = self.config.block_size;
         let mut needed = block_size.blocks_for(request.tail_tokens);
-        let mut available = self.pool.num_free() + self.counters.evictable_blocks;
+        let mut kept: HashSet<SegmentHandle> = self.sources(request, choices).collect();
         for (need, choice) in request.segments.iter().zip(choices) {
             match *choice {
                 Choice::Again => {}
                 Choice::New => needed = needed.saturating_add(block_size.blocks_for(need.num_tokens)),
-                Choice::Resident(handle) | Choice::Move(handle) => {
-                    available -= self.evictable_blocks_of(handle);
-                }
+                Choice::Resident(handle) | Choice::Move(handle) => _ = kept.insert(handle),
             }
         }
-        Demand { needed, available }
+        let kept: u32 = kept.into_iter().map(|handle| self.evictable_blocks_of(handle)).sum();
+        Demand { needed, available: self.pool.num_free() + self.counters.evictable_blocks - kept }
+    }
+
+    /// What the new segments of a request are copied from, as far as it is there already.
+    fn sources<'a>(
+        &'a self,
+        request: &'a ReserveRequest<'_>,
+        choices: &'a [Choice],
+    ) -> impl Iterator<Item = SegmentHandle> + 'a {
+        let new = request.segments.iter().zip(choices).filter(|(_, choice)| **choice == Choice::New);
+        new.filter_map(|(need, _)| match self.copy_source(need) {
+            FillSource::Copy { from, .. } => Some(from),
+            FillSource::Run | FillSource::InPlace { .. } => None,
+        })
     }
 
     fn evictable_blocks_of(&self, handle: SegmentHandle) -> u32 {

@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used)] // helpers of tests, not only the tests themselves
 
 use lazy_attn_kv::{
-    EvictionPolicy, FillSource, FillState, Found, KvCache, KvConfig, KvEvent, RecomputeCost, Reservation,
-    ReserveRequest, Scope, SegmentNeed,
+    EvictionPolicy, FillSource, FillState, Found, IdleCopies, KvCache, KvConfig, KvEvent, RecomputeCost,
+    Reservation, ReserveRequest, Scope, SegmentNeed,
 };
 use lazy_attn_types::{BlockSize, Position, SegmentHandle, SegmentKey, SegmentKind, Timestamp};
 
@@ -96,6 +96,33 @@ fn a_copy_nobody_holds_moves_without_a_block() {
     release(&mut cache, back);
     let stats = cache.stats();
     assert_eq!((stats.hits, stats.reencodes, stats.misses, stats.segments), (1, 2, 1, 1));
+}
+
+#[test]
+fn where_idle_copies_stay_every_place_takes_blocks_and_the_oldest_copy_is_evicted() {
+    let mut cache = with_document(4).with_idle_copies(IdleCopies::Stay);
+    for (place, evictions) in [(30, 0), (60, 1), (90, 2)] {
+        let copy = reserve(&mut cache, &[at(1, place)]);
+        assert_eq!(found(&copy), [Found::Reencoded]);
+        let source = cache.source(handles(&copy)[0]);
+        assert!(matches!(source, FillSource::Copy { .. }), "{source:?}");
+        complete(&mut cache, &copy);
+        release(&mut cache, copy);
+        let stats = cache.stats();
+        assert_eq!((stats.segments, stats.evictions), (2, evictions));
+    }
+    let again = reserve(&mut cache, &[at(1, 90)]);
+    assert_eq!(found(&again), [Found::Hit]);
+    release(&mut cache, again);
+}
+
+#[test]
+fn an_idle_copy_moves_where_it_would_stay_but_there_is_no_room_for_both() {
+    let mut cache = with_document(3).with_idle_copies(IdleCopies::Stay);
+    let moved = reserve(&mut cache, &[at(1, 30)]);
+    assert_eq!(cache.source(handles(&moved)[0]), FillSource::InPlace { distance: 30 });
+    complete(&mut cache, &moved);
+    release(&mut cache, moved);
 }
 
 #[test]

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 
 use lazy_attn_kv::{
-    EvictionPolicy, FillSource, FillState, Found, KvCache, KvConfig, RecomputeCost, Reservation,
+    EvictionPolicy, FillSource, FillState, Found, IdleCopies, KvCache, KvConfig, RecomputeCost, Reservation,
     ReserveRequest, Scope, SegmentNeed,
 };
 use lazy_attn_types::{BlockSize, Position, RequestId, SegmentKey, SegmentKind, Timestamp};
@@ -64,7 +64,7 @@ fn need(name: u8, is_private: bool, place: Option<Position>) -> SegmentNeed {
 }
 
 impl World {
-    fn new(policy: EvictionPolicy, is_placed: bool) -> World {
+    fn new(policy: EvictionPolicy, (is_placed, idle_copies): (bool, IdleCopies)) -> World {
         let block_size = BlockSize::new(4).unwrap();
         let config = KvConfig {
             num_blocks: NUM_BLOCKS,
@@ -73,7 +73,7 @@ impl World {
             max_pinned_blocks: u32::MAX,
             policy,
         };
-        let cache = KvCache::new(config);
+        let cache = KvCache::new(config).with_idle_copies(idle_copies);
         World { cache, held: Vec::new(), pins: HashMap::new(), now: Timestamp(0), is_placed }
     }
 
@@ -209,8 +209,9 @@ proptest! {
         ops in prop::collection::vec(op(), 1..80),
         policy in prop_oneof![Just(EvictionPolicy::CostAware), Just(EvictionPolicy::Lru)],
         is_placed in any::<bool>(),
+        idle_copies in prop_oneof![Just(IdleCopies::Move), Just(IdleCopies::Stay)],
     ) {
-        let mut world = World::new(policy, is_placed);
+        let mut world = World::new(policy, (is_placed, idle_copies));
         for op in &ops {
             world.apply(op);
             world.check();

@@ -61,7 +61,8 @@ fn bounds(seed: u64) -> Bounds {
         max_waiting: 8,
         max_waiting_tokens: MAX_WAITING_TOKENS,
         admission,
-        kv_policy: if seed % 4 < 2 { KvPolicy::Lazy } else { KvPolicy::Reencode },
+        kv_policy: [KvPolicy::Lazy, KvPolicy::Lazy, KvPolicy::Reencode, KvPolicy::ReencodeCopy]
+            [(seed % 4) as usize],
     }
 }
 

@@ -1,6 +1,6 @@
 //! A cluster.
 
-use lazy_attn_kv::{EvictionPolicy, KvCache, KvConfig};
+use lazy_attn_kv::{EvictionPolicy, IdleCopies, KvCache, KvConfig};
 use lazy_attn_sched::{AdmissionPolicy, SchedConfig, Scheduler};
 use lazy_attn_types::{BlockSize, CostModel, KvPolicy};
 
@@ -86,6 +86,7 @@ impl ClusterConfig {
             max_pinned_blocks: 0,
             policy: self.eviction,
         });
+        let kv = kv.with_idle_copies(IdleCopies::under(self.policy));
         let bounds = SchedConfig {
             max_step_tokens: self.max_step_tokens,
             max_running: self.max_running,

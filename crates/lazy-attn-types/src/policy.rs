@@ -12,8 +12,10 @@ pub enum KvPolicy {
     #[default]
     Lazy,
     /// Keys are stored rotated to positions of the context: a document at another position is a copy whose keys are rotated
-    /// once more (Block-Attention, arXiv:2409.15355).
+    /// once more (Block-Attention, arXiv:2409.15355). A copy that nobody holds is moved where it lies.
     Reencode,
+    /// The same, but nothing is moved: each place at which a document is needed takes a copy of its own.
+    ReencodeCopy,
     /// Keys are stored as they are and rotated each time they are read: one copy, and a costlier kernel (MEPIC).
     RotateKeys,
     /// Documents are ordinary text; what is computed is reused up to the first difference.
@@ -23,9 +25,15 @@ pub enum KvPolicy {
 }
 
 impl KvPolicy {
-    /// All of them, this system first.
+    /// Those that are compared unless somebody asks for others, this system first. [`KvPolicy::ReencodeCopy`] is not among them:
+    /// it is a weaker [`KvPolicy::Reencode`], for a row beside it.
     pub const ALL: [KvPolicy; 5] =
         [KvPolicy::Lazy, KvPolicy::Reencode, KvPolicy::RotateKeys, KvPolicy::Prefix, KvPolicy::None];
+
+    /// Those that have a name.
+    fn named() -> impl Iterator<Item = KvPolicy> {
+        KvPolicy::ALL.into_iter().chain([KvPolicy::ReencodeCopy])
+    }
 
     /// Its name in settings.
     #[must_use]
@@ -33,6 +41,7 @@ impl KvPolicy {
         match self {
             KvPolicy::Lazy => "lazy",
             KvPolicy::Reencode => "reencode",
+            KvPolicy::ReencodeCopy => "reencode-copy",
             KvPolicy::RotateKeys => "rotate-keys",
             KvPolicy::Prefix => "prefix",
             KvPolicy::None => "none",
@@ -44,14 +53,18 @@ impl KvPolicy {
     pub fn stored_keys(self) -> StoredKeys {
         match self {
             KvPolicy::RotateKeys => StoredKeys::Raw,
-            KvPolicy::Lazy | KvPolicy::Reencode | KvPolicy::Prefix | KvPolicy::None => StoredKeys::Rotated,
+            KvPolicy::Lazy
+            | KvPolicy::Reencode
+            | KvPolicy::ReencodeCopy
+            | KvPolicy::Prefix
+            | KvPolicy::None => StoredKeys::Rotated,
         }
     }
 
     /// Whether the stored KV of a segment is of use at one place only.
     #[must_use]
     pub fn has_places(self) -> bool {
-        self == KvPolicy::Reencode
+        matches!(self, KvPolicy::Reencode | KvPolicy::ReencodeCopy)
     }
 
     /// Whether documents are ordinary text of one causal context, whatever a request asks for.
@@ -69,15 +82,16 @@ impl fmt::Display for KvPolicy {
 
 /// There is no such policy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("there is no KV policy {0:?}; it is one of lazy, reencode, rotate-keys, prefix and none")]
+#[error(
+    "there is no KV policy {0:?}; it is one of lazy, reencode, reencode-copy, rotate-keys, prefix and none"
+)]
 pub struct UnknownPolicy(pub String);
 
 impl FromStr for KvPolicy {
     type Err = UnknownPolicy;
 
     fn from_str(name: &str) -> Result<KvPolicy, UnknownPolicy> {
-        let named = KvPolicy::ALL.into_iter().find(|policy| policy.name() == name);
-        named.ok_or_else(|| UnknownPolicy(name.to_owned()))
+        KvPolicy::named().find(|policy| policy.name() == name).ok_or_else(|| UnknownPolicy(name.to_owned()))
     }
 }
 
@@ -97,7 +111,7 @@ mod tests {
 
     #[test]
     fn every_policy_is_read_by_the_name_it_is_written_as() {
-        for policy in KvPolicy::ALL {
+        for policy in KvPolicy::named() {
             assert_eq!(policy.to_string().parse(), Ok(policy));
         }
         assert!("Lazy".parse::<KvPolicy>().is_err());

@@ -6,7 +6,7 @@ pub(crate) mod shadow;
 
 use std::sync::Arc;
 
-use lazy_attn_kv::{EvictionPolicy, KvCache, KvConfig, Scope};
+use lazy_attn_kv::{EvictionPolicy, IdleCopies, KvCache, KvConfig, Scope};
 use lazy_attn_sched::{AdmissionPolicy, Outcome, SchedConfig, Scheduler, StepPlan, Submission};
 use lazy_attn_types::{
     BlockSize, Context, ContextBuilder, ContextRules, Exactness, Fingerprint, KeySpace, KvPolicy, RequestId,
@@ -78,6 +78,7 @@ pub(crate) fn scheduler_with(bounds: Bounds) -> Scheduler {
     });
     let max_waiting_tokens = bounds.max_waiting_tokens;
     let kv_policy = bounds.kv_policy;
+    let kv = kv.with_idle_copies(IdleCopies::under(kv_policy));
     let config =
         SchedConfig { max_step_tokens, max_running, max_waiting, max_waiting_tokens, admission, kv_policy };
     Scheduler::new(config, kv).unwrap()

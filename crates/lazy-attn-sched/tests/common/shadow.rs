@@ -23,7 +23,7 @@ impl Shadow {
     /// Runs `plan`: it re-encodes what is whole and stands where it says, writes each storage in order at one place, and
     /// reads nothing that is not whole at its place by then.
     pub(crate) fn apply(&mut self, plan: &StepPlan) {
-        assert!(plan.reencodings.is_empty() || self.kv_policy == KvPolicy::Reencode);
+        assert!(plan.reencodings.is_empty() || self.kv_policy.has_places());
         plan.reencodings.iter().for_each(|reencoding| self.reencode(reencoding));
         for run in &plan.runs {
             let rotated = rotation(&run.own);
