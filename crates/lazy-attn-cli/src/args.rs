@@ -18,7 +18,7 @@ use lazy_attn_types::KvPolicy;
 
 pub(crate) use bench::{
     BenchArgs, BenchCommand, BenchOutput, BenchServeArgs, OfflineArgs, Policies, RunLine, RunOptions,
-    TrafficArgs,
+    SimulateArgs, TrafficArgs,
 };
 pub(crate) use client::{ChatArgs, RemoteArgs};
 pub(crate) use device::{DeviceArg, MemoryFraction};
@@ -282,6 +282,8 @@ pub(crate) enum KvPolicyArg {
     Lazy,
     /// A document at another position is a copy whose keys are rotated again
     Reencode,
+    /// The same, and nothing is moved: every place takes a copy of its own
+    ReencodeCopy,
     /// Keys are rotated whenever they are read
     RotateKeys,
     /// Documents are text, reused up to the first difference
@@ -302,6 +304,7 @@ impl From<KvPolicyArg> for KvPolicy {
         match policy {
             KvPolicyArg::Lazy => KvPolicy::Lazy,
             KvPolicyArg::Reencode => KvPolicy::Reencode,
+            KvPolicyArg::ReencodeCopy => KvPolicy::ReencodeCopy,
             KvPolicyArg::RotateKeys => KvPolicy::RotateKeys,
             KvPolicyArg::Prefix => KvPolicy::Prefix,
             KvPolicyArg::None => KvPolicy::None,

@@ -14,7 +14,7 @@ use lazy_attn_models::cpu::{CpuExecutor, CpuOptions, KvBudget, WeightDtype};
 use lazy_attn_models::{LoadOptions, LoadedModel, ModelParts, ModelRef, Silent, load};
 use lazy_attn_text::Tokenizer;
 use lazy_attn_types::sampling::EndTokens;
-use lazy_attn_types::{KvPolicy, OutputParams, StopParams};
+use lazy_attn_types::{KvPolicy, OutputParams, SharedReads, StopParams};
 
 /// Log-probability by which a token must lead the next one for policies of the same mathematics to agree on it.
 const MARGIN: f32 = 0.05;
@@ -32,13 +32,13 @@ const DOCUMENTS: [&str; 5] = [
 
 /// Weights of 32 bits: where activations are rounded to 8 bits, a difference in the last bit of a key becomes one of a step of
 /// theirs, and log-probabilities differ by up to 0.2.
-fn engine(model: &LoadedModel, kv_policy: KvPolicy) -> Engine {
+fn engine(model: &LoadedModel, (kv_policy, shared_reads): (KvPolicy, SharedReads)) -> Engine {
     let kv_budget = KvBudget::Blocks(NUM_BLOCKS);
     let options = CpuOptions { kv_budget, weight_dtype: WeightDtype::F32, ..CpuOptions::default() };
     let executor = CpuExecutor::new(ModelParts::from(model), &options, &Silent).unwrap();
     let tokenizer = Tokenizer::from_source(model.tokenizer.as_ref().unwrap(), &model.special).unwrap();
     let parts = EngineParts::new(Box::new(executor), Arc::new(tokenizer), model.special.end.clone());
-    Engine::start(parts, EngineConfig { kv_policy, ..EngineConfig::default() }).unwrap()
+    Engine::start(parts, EngineConfig { kv_policy, shared_reads, ..EngineConfig::default() }).unwrap()
 }
 
 /// Three of the documents in an order that differs from request to request.
@@ -75,7 +75,10 @@ fn tokens(mut stream: RequestStream) -> Vec<GeneratedToken> {
 
 /// Greedy answers, four requests at a time, and what the cache did.
 fn answers(model: &LoadedModel, policy: KvPolicy) -> (Vec<Vec<GeneratedToken>>, KvStats) {
-    let engine = engine(model, policy);
+    answers_of(&engine(model, (policy, SharedReads::Once)))
+}
+
+fn answers_of(engine: &Engine) -> (Vec<Vec<GeneratedToken>>, KvStats) {
     let handle = engine.handle();
     let mut answers = Vec::new();
     for batch in 0..4 {
@@ -114,9 +117,20 @@ fn policies_of_the_same_mathematics_choose_the_same_tokens() {
     let (reencode, kv) = answers(&model, KvPolicy::Reencode);
     assert!(kv.reencodes > 20 && kv.evictions > 0, "{kv:?}");
     assert_agree(KvPolicy::Reencode, &lazy, &reencode);
+    let (copy, kv) = answers(&model, KvPolicy::ReencodeCopy);
+    assert!(kv.reencodes > 20 && kv.evictions > 0, "{kv:?}");
+    assert_agree(KvPolicy::ReencodeCopy, &lazy, &copy);
     let (rotate_keys, kv) = answers(&model, KvPolicy::RotateKeys);
     assert!(kv.hits > 20 && kv.reencodes == 0, "{kv:?}");
     assert_agree(KvPolicy::RotateKeys, &lazy, &rotate_keys);
+}
+
+#[test]
+fn reading_documents_once_for_all_changes_no_bit() {
+    let model = load(&ModelRef::Embedded, &LoadOptions::default()).unwrap();
+    let (once, _) = answers(&model, KvPolicy::Lazy);
+    let (apart, _) = answers_of(&engine(&model, (KvPolicy::Lazy, SharedReads::Apart)));
+    assert_eq!(once, apart);
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! The bounds of an engine, as plain data.
 
-use lazy_attn_kv::{EvictionPolicy, KvConfig};
+use lazy_attn_kv::{EvictionPolicy, IdleCopies, KvCache, KvConfig};
 use lazy_attn_sched::{AdmissionPolicy, SchedConfig};
-use lazy_attn_types::{ExecutorInfo, KvPolicy, ParamError};
+use lazy_attn_types::{ExecutorInfo, KvPolicy, ParamError, SharedReads};
 
 /// Everything that can be set about an engine. Flags mirror these fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub struct EngineConfig {
     pub eviction: EvictionPolicy,
     /// How KV is reused. The executor must be able to store keys as [`KvPolicy::stored_keys`] says.
     pub kv_policy: KvPolicy,
+    /// Who reads a document that several sequences of a step see: for comparison with kernels that group no readers.
+    pub shared_reads: SharedReads,
     /// From it and the request's id the seed of a request that brings none is made.
     pub seed: u64,
 }
@@ -41,6 +43,7 @@ impl Default for EngineConfig {
             max_pinned_percent: 50,
             eviction: EvictionPolicy::CostAware,
             kv_policy: KvPolicy::Lazy,
+            shared_reads: SharedReads::Once,
             seed: 0,
         }
     }
@@ -79,16 +82,18 @@ impl EngineConfig {
         Ok(())
     }
 
-    pub(crate) fn kv(&self, info: &ExecutorInfo) -> KvConfig {
+    /// An empty cache over the blocks of the executor.
+    pub(crate) fn kv(&self, info: &ExecutorInfo) -> KvCache {
         let max_pinned = u64::from(info.num_blocks) * u64::from(self.max_pinned_percent) / 100;
-        KvConfig {
+        let config = KvConfig {
             num_blocks: info.num_blocks,
             block_size: info.block_size,
             kv_bytes_per_token: info.kv_bytes_per_token,
             // At most `num_blocks`.
             max_pinned_blocks: max_pinned as u32,
             policy: self.eviction,
-        }
+        };
+        KvCache::new(config).with_idle_copies(IdleCopies::under(self.kv_policy))
     }
 
     pub(crate) fn scheduler(&self, info: &ExecutorInfo) -> SchedConfig {

@@ -4,10 +4,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
-use lazy_attn_kv::KvCache;
 use lazy_attn_sched::Scheduler;
 use lazy_attn_text::Tokenizer;
-use lazy_attn_types::{Executor, ExecutorInfo, KvPolicy, RequestId, SequenceId, TokenId};
+use lazy_attn_types::{Executor, ExecutorInfo, KvPolicy, RequestId, SequenceId, SharedReads, TokenId};
 use tokio::sync::mpsc::unbounded_channel;
 
 use crate::command::{Command, Job, QueuePlace};
@@ -70,6 +69,10 @@ impl Shared {
     pub(crate) fn kv_policy(&self) -> KvPolicy {
         self.config.kv_policy
     }
+
+    pub(crate) fn shared_reads(&self) -> SharedReads {
+        self.config.shared_reads
+    }
 }
 
 /// A running engine. Dropping it shuts it down and waits for its thread.
@@ -89,7 +92,7 @@ impl Engine {
         let EngineParts { executor, tokenizer, end_tokens, clock, observer } = parts;
         let info = executor.info().clone();
         config.validate(&info)?;
-        let kv = KvCache::new(config.kv(&info));
+        let kv = config.kv(&info);
         let scheduler = Scheduler::new(config.scheduler(&info), kv)
             .map_err(|error| EngineError::Invalid { field: "engine".into(), problem: error.to_string() })?;
         let rankings = Arc::new(Rankings::default());

@@ -207,6 +207,7 @@ impl StepLoop {
     fn input(&self, plan: &StepPlan) -> StepInput {
         let mut input = flatten(plan);
         input.stored_keys = self.shared.kv_policy().stored_keys();
+        input.shared_reads = self.shared.shared_reads();
         if self.executor.info().capability >= Capability::Samples {
             input.outputs.extend(plan.rows().map(|run| self.output_kind(run)));
         }

@@ -128,8 +128,19 @@ fn reencode_finds_a_document_in_place_at_another_place_or_not_at_all() {
 }
 
 #[test]
+fn reencode_copy_keeps_what_it_found_at_its_place() {
+    let rig = rig(KvPolicy::ReencodeCopy);
+    for (order, found) in [([0, 1], Miss), ([1, 0], Reencoded), ([0, 1], Hit), ([1, 0], Hit)] {
+        let parts = asked(&order, "why?");
+        let reply = answer(&rig.handle, request(parts.clone(), 4));
+        assert_eq!(reply.ids(), expected(&parts, AttentionMode::Block, 4));
+        assert!(reply.parts[..2].iter().all(|part| part.outcome == found), "{order:?}: {:?}", reply.parts);
+    }
+}
+
+#[test]
 fn documents_are_read_in_part_under_lazy_only() {
-    for policy in [KvPolicy::Reencode, KvPolicy::RotateKeys] {
+    for policy in [KvPolicy::Reencode, KvPolicy::ReencodeCopy, KvPolicy::RotateKeys] {
         let exactness = Exactness::Head { num_tokens: 4 };
         let head = GenerateRequest { exactness, ..request(asked(&[0], "why?"), 1) };
         let refused = rig(policy).handle.submit(head).err();
@@ -224,7 +235,7 @@ proptest! {
     #[test]
     fn no_policy_changes_a_token_in_a_pool_where_requests_give_way(
         requests in prop::collection::vec(any_request(), 1..9),
-        policy in prop::sample::select(&KvPolicy::ALL[..]),
+        policy in prop::sample::select([&KvPolicy::ALL[..], &[KvPolicy::ReencodeCopy]].concat()),
         capability in prop::sample::select(&[Capability::Logits, Capability::Overlaps][..]),
     ) {
         let mut rig = tight(policy, 45, capability);

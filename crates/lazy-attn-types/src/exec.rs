@@ -55,6 +55,16 @@ pub struct Run {
     pub first_local: u32,
 }
 
+/// How often a segment is read that several runs of a step see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SharedReads {
+    /// Once for all of them, where that is worth it.
+    #[default]
+    Once,
+    /// Once for each, as kernels do that know a context as one list of blocks: for comparison.
+    Apart,
+}
+
 /// Everything one step needs, flat.
 ///
 /// In every layer all keys and values of the step are written before any is read, so a run may read a segment that
@@ -78,6 +88,8 @@ pub struct StepInput {
     pub carried: Vec<CarriedToken>,
     /// How keys are stored; the same in all steps over one cache. Raw ones are read whole.
     pub stored_keys: StoredKeys,
+    /// How often segments are read that several runs see.
+    pub shared_reads: SharedReads,
     /// Documents that come to another position before anything of the step is run, in this order. Only where keys
     /// are [`StoredKeys::Rotated`].
     pub reencodings: Vec<Reencoding>,

@@ -29,7 +29,7 @@ pub use cost::{CostModel, StepSize};
 pub use exactness::{ContextRules, Exactness, Placement};
 pub use exec::{
     BlockPairs, Capability, CarriedToken, ExecError, Executor, ExecutorInfo, OutputKind, OutputRow,
-    Reencoding, RowSampling, Run, SampledRow, SegmentHandle, SegmentView, StepInput, StepOutput,
+    Reencoding, RowSampling, Run, SampledRow, SegmentHandle, SegmentView, SharedReads, StepInput, StepOutput,
 };
 pub use ids::{BlockId, BlockSize, Position, RequestId, SequenceId, Timestamp, TokenId};
 pub use policy::{KvPolicy, StoredKeys, UnknownPolicy};

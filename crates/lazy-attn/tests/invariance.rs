@@ -7,6 +7,7 @@ mod common;
 
 use common::{SHAPE, Scenario, Shape, bits, first_difference, proptest_config};
 use lazy_attn::{CpuIsa, KvDtype, PartialsPer, PlanConfig};
+use lazy_attn_types::{SharedReads, StepInput};
 use proptest::{prelude::*, sample::select};
 
 fn run(scenario: &Scenario) -> Vec<u32> {
@@ -15,6 +16,12 @@ fn run(scenario: &Scenario) -> Vec<u32> {
 
 fn run_as(scenario: &Scenario, config: PlanConfig) -> Vec<u32> {
     bits(&scenario.run(config, CpuIsa::detect()))
+}
+
+/// Every request reads its documents on its own.
+fn run_apart(scenario: &Scenario) -> Vec<u32> {
+    let apart = |input: StepInput| StepInput { shared_reads: SharedReads::Apart, ..input };
+    bits(&scenario.run_changed(scenario.config(), CpuIsa::detect(), apart))
 }
 
 /// Documents and requests that share some of them; small runs and long ones, short documents and long ones.
@@ -67,6 +74,11 @@ proptest! {
             }
         }
         prop_assert_eq!(first_difference(&run(&scenario), &run(&shifted)), None);
+    }
+
+    #[test]
+    fn reading_a_document_once_for_all_or_once_for_each_changes_no_bit(scenario in scenarios()) {
+        prop_assert_eq!(first_difference(&run(&scenario), &run_apart(&scenario)), None);
     }
 
     #[test]

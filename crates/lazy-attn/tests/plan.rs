@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, num::NonZeroU32};
 use common::{SHAPE, Scenario, coverage, proptest_config};
 use expect_test::expect;
 use lazy_attn::{PartialsPer, Plan, PlanConfig, Planner, plan::Coverage};
-use lazy_attn_types::{BlockSize, StepInput};
+use lazy_attn_types::{BlockSize, SharedReads, StepInput};
 use proptest::{prelude::*, sample::select};
 
 #[derive(Debug, Clone)]
@@ -238,4 +238,16 @@ fn settings_without_a_meaning_are_refused() {
     assert!(Planner::new(PlanConfig { target_items: 0, ..config }).is_err());
     assert!(Planner::new(PlanConfig { max_item_tokens: 0, ..config }).is_err());
     assert!(Planner::new(PlanConfig { max_shared_run_tokens: 0, ..config }).is_err());
+}
+
+#[test]
+fn requests_that_read_apart_share_no_item() {
+    let scenario = Scenario::new(SHAPE, &[300]).request(0, &[0], 3, 1).request(700, &[0], 5, 1);
+    let planner = Planner::new(scenario.config()).unwrap();
+    let num_rows_max = |shared_reads| {
+        let plan = planner.plan(&StepInput { shared_reads, ..scenario.query_step() });
+        plan.items().iter().map(|item| item.rows.len()).max()
+    };
+    assert_eq!(num_rows_max(SharedReads::Once), Some(2));
+    assert_eq!(num_rows_max(SharedReads::Apart), Some(1));
 }

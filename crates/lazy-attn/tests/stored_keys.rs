@@ -33,16 +33,8 @@ fn scenarios(change: fn(Shape) -> Shape) -> Vec<Scenario> {
 }
 
 fn run_raw(scenario: &Scenario) -> Vec<f32> {
-    let config = scenario.config();
-    let (mut attention, mut store) = scenario.backend(config, CpuIsa::detect());
     let raw = |input: StepInput| StepInput { stored_keys: StoredKeys::Raw, ..input };
-    let inputs = [raw(scenario.encode_step()), raw(scenario.query_step())];
-    scenario.run_inputs(config, inputs, |plan, rows| {
-        attention.append(&mut store, LAYER, plan, &rows.k, &rows.v).unwrap();
-        let mut out = vec![f32::NAN; rows.q.len()];
-        attention.attend(&store, LAYER, plan, &rows.q, &mut out).unwrap();
-        out
-    })
+    scenario.run_changed(scenario.config(), CpuIsa::detect(), raw)
 }
 
 #[test]

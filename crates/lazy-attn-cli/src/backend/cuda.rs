@@ -8,11 +8,11 @@ use lazy_attn_models::cuda::{CudaExecutor, CudaGroup, CudaKvBudget, CudaOptions}
 use lazy_attn_models::weights::HalfDtype;
 use lazy_attn_models::{LoadedModel, ModelError, ModelParts};
 use lazy_attn_sys::{DeviceInfo, ImageError, KernelImage, probe};
-use lazy_attn_types::Executor;
+use lazy_attn_types::{Executor, KvPolicy};
 
 use super::choose::{Found, Gpu};
 use super::{Backend, Fit, Wanted, memory_fraction};
-use crate::args::{DeviceArg, EngineArgs, KvDtypeArg, KvPolicyArg, WeightDtypeArg};
+use crate::args::{DeviceArg, EngineArgs, KvDtypeArg, WeightDtypeArg};
 use crate::exit::{Exit, Failure};
 use crate::ui::LoadProgress;
 
@@ -96,9 +96,10 @@ fn options(wanted: &Wanted<'_>) -> Result<CudaOptions, Failure> {
         (None, None) => CudaKvBudget::Fraction(memory_fraction(args)),
     };
     let (dtype, kv_dtype) = dtypes(args)?;
-    if args.kv_policy == KvPolicyArg::Reencode && kv_dtype == Some(KvDtype::Fp8E4m3) {
+    let policy = args.kv_policy;
+    if KvPolicy::from(policy).has_places() && kv_dtype == Some(KvDtype::Fp8E4m3) {
         let problem = "keys of 8 bits are not rotated where they are; take another --kv-dtype or --kv-policy";
-        return Err(Failure::usage(format!("--kv-policy reencode with --kv-dtype fp8: {problem}")));
+        return Err(Failure::usage(format!("--kv-policy {} with --kv-dtype fp8: {problem}", policy.name())));
     }
     Ok(CudaOptions {
         dtype,

@@ -8,8 +8,9 @@ use lazy_attn_eval::report::{Setting, answer_lines, to_markdown, to_svg};
 use lazy_attn_eval::runner::{self, Scoring, num_requests};
 use lazy_attn_eval::{Answers, Asker, EvalError, Question, Report, RunOptions, dataset};
 use lazy_attn_text::BlockTemplate;
+use lazy_attn_types::KvPolicy;
 
-use crate::args::{EngineArgs, EvalArgs, KvPolicyArg};
+use crate::args::{EngineArgs, EvalArgs};
 use crate::exit::{Exit, Failure};
 use crate::session::Session;
 use crate::ui::{CountProgress, Out, Verbosity, print_json};
@@ -37,7 +38,7 @@ pub(crate) fn eval(engine: &EngineArgs, args: &EvalArgs) -> Result<Exit, Failure
         Verbosity::Normal => Out::new().text(&to_markdown(&report))?,
     }
     // Elsewhere, and where cached keys are rotated again, rounding may turn a close call; the report tells how often it did.
-    let is_exact = session.model.is_batch_invariant && engine.kv_policy != KvPolicyArg::Reencode;
+    let is_exact = session.model.is_batch_invariant && !KvPolicy::from(engine.kv_policy).has_places();
     match cache_mismatch(&report).filter(|_| is_exact) {
         None => Ok(Exit::Success),
         Some(problem) => Err(Failure::new(Exit::Failed, problem)),

@@ -1,6 +1,6 @@
 //! How a plan is made.
 
-use lazy_attn_types::{Run, SegmentView, StepInput};
+use lazy_attn_types::{Run, SegmentView, SharedReads, StepInput};
 
 use super::{
     BlockWrite, Coverage, Item, Part, PartialsPer, Plan, PlanConfig, Row, Span, Visibility, first_in_window,
@@ -38,7 +38,9 @@ impl Planner {
     pub fn plan(&self, input: &StepInput) -> Plan {
         let mut builder = Builder::new(self.config, input);
         builder.add_writes();
-        builder.add_shared();
+        if input.shared_reads == SharedReads::Once {
+            builder.add_shared();
+        }
         builder.add_chains();
         builder.finish()
     }

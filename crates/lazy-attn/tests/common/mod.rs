@@ -219,8 +219,18 @@ impl Scenario {
 
     /// Runs the scenario: `[num_tokens, num_q_heads * head_dim]`.
     pub(crate) fn run(&self, config: PlanConfig, isa: CpuIsa) -> Vec<f32> {
+        self.run_changed(config, isa, |input| input)
+    }
+
+    /// The same with both steps changed.
+    pub(crate) fn run_changed(
+        &self,
+        config: PlanConfig,
+        isa: CpuIsa,
+        change: fn(StepInput) -> StepInput,
+    ) -> Vec<f32> {
         let (mut attention, mut store) = self.backend(config, isa);
-        self.run_steps(config, |plan, rows| {
+        self.run_inputs(config, [self.encode_step(), self.query_step()].map(change), |plan, rows| {
             attention.append(&mut store, LAYER, plan, &rows.k, &rows.v).unwrap();
             let mut out = vec![f32::NAN; rows.q.len()];
             attention.attend(&store, LAYER, plan, &rows.q, &mut out).unwrap();
