@@ -75,6 +75,7 @@ struct Cluster<'a> {
     started: (Timestamp, usize),
     document_tokens: u64,
     found_tokens: u64,
+    reencoded_tokens: u64,
 }
 
 impl<'a> Cluster<'a> {
@@ -93,6 +94,7 @@ impl<'a> Cluster<'a> {
             started: (Timestamp(0), 0),
             document_tokens: 0,
             found_tokens: 0,
+            reencoded_tokens: 0,
         })
     }
 
@@ -153,6 +155,7 @@ impl<'a> Cluster<'a> {
         if pace == Pace::Modelled {
             self.document_tokens += found.0;
             self.found_tokens += found.1;
+            self.reencoded_tokens += found.2;
         }
     }
 
@@ -222,6 +225,7 @@ impl<'a> Cluster<'a> {
             requests_per_second: measured.len() as f64 / seconds,
             output_tokens_per_second: generated as f64 / seconds,
             document_hit_ratio: self.found_tokens as f64 / (self.document_tokens as f64).max(1.0),
+            document_reencoded_ratio: self.reencoded_tokens as f64 / (self.document_tokens as f64).max(1.0),
             evictions: after.evictions - before.evictions,
             preemptions: after.preemptions - before.preemptions,
             busy: busy.as_secs_f64() / (seconds * f64::from(num_workers)),
@@ -231,14 +235,17 @@ impl<'a> Cluster<'a> {
     }
 }
 
-/// Document tokens of the sequences that start in `plan`, and of them those that nobody has to compute for them.
-fn found_tokens(plan: &StepPlan, tokens_per_document: u32) -> (u64, u64) {
+/// Document tokens of the sequences that start in `plan`, of them those that nobody has to compute for them, and of those the
+/// ones that are rotated to another position.
+fn found_tokens(plan: &StepPlan, tokens_per_document: u32) -> (u64, u64, u64) {
     let tokens = |found: usize| found as u64 * u64::from(tokens_per_document);
     let count = |admitted: &Admitted| {
         // The last segment is the question, unless that is one token long; it is never a document's length here.
         let documents = &admitted.found[..admitted.found.len().saturating_sub(1)];
-        let found = documents.iter().filter(|found| **found != Found::Miss).count();
-        (tokens(documents.len()), tokens(found))
+        let missed = documents.iter().filter(|found| **found == Found::Miss).count();
+        let reencoded = documents.iter().filter(|found| **found == Found::Reencoded).count();
+        (tokens(documents.len()), tokens(documents.len() - missed), tokens(reencoded))
     };
-    plan.admitted.iter().map(count).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+    let add = |sum: (u64, u64, u64), one: (u64, u64, u64)| (sum.0 + one.0, sum.1 + one.1, sum.2 + one.2);
+    plan.admitted.iter().map(count).fold((0, 0, 0), add)
 }

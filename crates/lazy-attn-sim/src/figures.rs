@@ -58,6 +58,8 @@ pub struct Figures {
     pub output_tokens_per_second: f64,
     /// Share of the document tokens that were found, ready, being computed, or at another position to be copied from.
     pub document_hit_ratio: f64,
+    /// Share of the document tokens that were found at another position.
+    pub document_reencoded_ratio: f64,
     /// Segments evicted.
     pub evictions: u64,
     /// Sequences that gave their blocks away for a while.

@@ -10,6 +10,7 @@
 //! * [`cluster`]: workers, requests and the clock.
 //! * [`figures`]: what came of it.
 //! * [`capacity`]: how much traffic a cluster carries within a bound on the time to the first token.
+//! * [`study`]: the simulations behind `docs/capacity.md`.
 //! * [`error`]: the one error of this crate.
 
 pub mod capacity;
@@ -19,6 +20,7 @@ pub mod error;
 pub mod figures;
 mod prompt;
 pub mod routing;
+pub mod study;
 mod worker;
 
 pub use capacity::{Target, sustained_rate};
