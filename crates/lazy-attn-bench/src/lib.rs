@@ -3,6 +3,7 @@
 //! Reading order:
 //!
 //! * [`record`]: what is noted of one request while it runs.
+//! * [`contender`]: what is compared.
 //! * [`endpoint`]: whatever answers requests; an engine of this process is one.
 //! * [`mod@play`]: sends the requests of a trace, at their times or by clients that wait for answers.
 //! * [`lend`]: one executor, with its weights, for one engine after the other.
@@ -10,8 +11,11 @@
 //! * [`offline`]: one trace under one policy on a lent executor.
 //! * [`summary`]: many samples as a few numbers.
 //! * [`report`]: the figures as JSON, in the names of `vllm bench serve` where they mean the same.
+//! * [`agreement`]: whether contenders that compute the same choose the same tokens.
 //! * [`error`]: the one error of this crate.
 
+pub mod agreement;
+pub mod contender;
 pub mod endpoint;
 pub mod error;
 pub mod lend;
@@ -22,6 +26,8 @@ pub mod record;
 pub mod report;
 pub mod summary;
 
+pub use agreement::Agreement;
+pub use contender::Contender;
 pub use endpoint::{Endpoint, EngineEndpoint, Prompt};
 pub use error::BenchError;
 pub use lend::LentExecutor;

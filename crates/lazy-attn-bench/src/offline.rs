@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lazy_attn_engine::{Engine, EngineConfig, EngineParts, Tokenizer};
-use lazy_attn_types::KvPolicy;
+use lazy_attn_types::{KvPolicy, SharedReads};
 use lazy_attn_workload::{KvBudget, Load, Trace};
 
+use crate::contender::Contender;
 use crate::endpoint::{EngineEndpoint, Margins};
 use crate::error::BenchError;
 use crate::lend::LentExecutor;
-use crate::meter::{Meter, Observed};
+use crate::meter::{Meter, Observed, Sharing};
 use crate::play::{PlayOptions, play};
 use crate::record::RequestRecord;
 
@@ -27,11 +28,11 @@ pub struct Offline {
     pub margins: Margins,
 }
 
-/// What came of a trace under a policy.
+/// What came of a trace under a policy, with documents read once for all or not.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Played {
     /// The policy.
-    pub policy: KvPolicy,
+    pub contender: Contender,
     /// One record per request, in the order of the trace.
     pub records: Vec<RequestRecord>,
     /// From the first request to the last answer.
@@ -49,17 +50,19 @@ impl Offline {
         self.executor.info().stored_keys.contains(&policy.stored_keys())
     }
 
-    /// Plays `trace` in a fresh engine with an empty cache; `on_end` is told how many requests have ended.
+    /// Plays `trace` as `contender` in a fresh engine with an empty cache; `on_end` is told how many requests have ended.
     ///
     /// # Errors
     /// [`BenchError`] if the executor cannot run `policy`, the engine or the clients do not start, or a request fails.
     pub fn play(
         &self,
         trace: &Trace,
-        policy: KvPolicy,
+        contender: impl Into<Contender>,
         budget: KvBudget,
         on_end: impl FnMut(usize) + 'static,
     ) -> Result<Played, BenchError> {
+        let contender = contender.into();
+        let policy = contender.policy;
         if !self.can_play(policy) {
             return Err(BenchError::Policy { policy });
         }
@@ -70,7 +73,7 @@ impl Offline {
         let meter = Arc::new(Meter::default());
         let parts = EngineParts::new(executor, Arc::clone(&self.tokenizer), Vec::new());
         let parts = EngineParts { observer: meter.clone(), ..parts };
-        let engine = Engine::start(parts, self.config(trace, policy))?;
+        let engine = Engine::start(parts, self.config(trace, contender))?;
         let endpoint = EngineEndpoint::new(engine.handle(), self.margins);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let options = PlayOptions { vocab_size: info.vocab_size };
@@ -79,17 +82,23 @@ impl Offline {
         let duration = begin.elapsed();
         drop(engine);
         check(&records)?;
-        Ok(Played { policy, records, duration, observed: meter.observed(), kv_budget_bytes })
+        let mut observed = meter.observed();
+        if contender.reads == SharedReads::Apart {
+            // Sequences see the same document, but nobody reads it for another.
+            observed.sharing = Sharing::default();
+        }
+        Ok(Played { contender, records, duration, observed, kv_budget_bytes })
     }
 
     /// The engine's bounds, with room for every request of `trace` to wait.
-    fn config(&self, trace: &Trace, kv_policy: KvPolicy) -> EngineConfig {
+    fn config(&self, trace: &Trace, contender: Contender) -> EngineConfig {
+        let Contender { policy: kv_policy, reads: shared_reads } = contender;
         let num_waiting = match trace.header.load {
             Load::Open { .. } => trace.requests.len(),
             Load::Closed { clients } => clients as usize,
         };
         let max_waiting = self.engine.max_waiting.max(num_waiting);
-        EngineConfig { max_waiting, max_waiting_tokens: u64::MAX, kv_policy, ..self.engine }
+        EngineConfig { max_waiting, max_waiting_tokens: u64::MAX, kv_policy, shared_reads, ..self.engine }
     }
 }
 

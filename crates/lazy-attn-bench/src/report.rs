@@ -9,6 +9,7 @@ use lazy_attn_workload::{Load, Trace, TraceHeader};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::agreement::Agreement;
 use crate::meter::Observed;
 use crate::offline::Played;
 use crate::record::{DocumentOutcome, RequestRecord};
@@ -49,12 +50,15 @@ pub struct Report {
     pub kv_budget: String,
     /// One per policy.
     pub results: Vec<RunFigures>,
+    /// Whether those that compute the same chose the same tokens, where that was asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub agreements: Vec<Agreement>,
 }
 
 /// The figures of one run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunFigures {
-    /// How KV was reused.
+    /// How KV was reused: the name of a [`Contender`](crate::Contender).
     pub policy: String,
     /// Time to the first token.
     pub ttft_ms: Option<Summary>,
@@ -141,7 +145,8 @@ impl RunFigures {
     #[must_use]
     pub fn of_engine(played: &Played, trace: &Trace) -> RunFigures {
         let engine = EngineFigures::of(&played.observed, played.kv_budget_bytes);
-        let figures = RunFigures::of_records(played.policy.name(), &played.records, (trace, played.duration));
+        let name = played.contender.to_string();
+        let figures = RunFigures::of_records(&name, &played.records, (trace, played.duration));
         RunFigures { engine: Some(engine), ..figures }
     }
 
@@ -357,6 +362,7 @@ mod tests {
             warmup_requests: 2,
             kv_budget: "25%".into(),
             results: vec![figures()],
+            agreements: Vec::new(),
         };
         let text = serde_json::to_string(&report).unwrap();
         let value: Value = serde_json::from_str(&text).unwrap();

@@ -6,14 +6,11 @@ mod common;
 
 use common::{offline, trace};
 use lazy_attn_bench::endpoint::Margins;
-use lazy_attn_bench::{Offline, Played, RequestRecord, RunFigures};
+use lazy_attn_bench::{Agreement, Contender, Offline, Played, RequestRecord, RunFigures};
 use lazy_attn_engine::EngineConfig;
-use lazy_attn_types::KvPolicy;
+use lazy_attn_types::{KvPolicy, SharedReads};
 use lazy_attn_workload::workload::SMALL;
 use lazy_attn_workload::{KvBudget, Load, Trace, Workload};
-
-/// Below it two correct computations may choose different tokens.
-const SAFE_MARGIN: f32 = 0.05;
 
 /// The workload with few requests, which are sent at once where they would wait for their time.
 fn short(name: &str) -> (Trace, KvBudget) {
@@ -28,27 +25,23 @@ fn short(name: &str) -> (Trace, KvBudget) {
     (short, budget)
 }
 
+/// Under all policies, the one beside them, and without reading documents for several.
 fn play_all(offline: &Offline, name: &str) -> Vec<Played> {
     let (trace, budget) = short(name);
-    let policies = KvPolicy::ALL.into_iter().filter(|&policy| offline.can_play(policy));
-    policies.map(|policy| offline.play(&trace, policy, budget, |_| ()).unwrap()).collect()
+    let once = KvPolicy::ALL.into_iter().chain([KvPolicy::ReencodeCopy]).map(Contender::from);
+    let apart =
+        [KvPolicy::Lazy, KvPolicy::Prefix].map(|policy| Contender { policy, reads: SharedReads::Apart });
+    let contenders = once.chain(apart).filter(|contender| offline.can_play(contender.policy));
+    contenders.map(|contender| offline.play(&trace, contender, budget, |_| ()).unwrap()).collect()
 }
 
 /// The same tokens, up to where a choice was close.
 fn check_same(name: &str, one: &Played, other: &Played) {
     for (a, b) in one.records.iter().zip(&other.records) {
-        let margins = a.output.iter().flat_map(|tokens| tokens.margins.iter().copied());
-        let (ours, theirs) = (a.output_ids(), b.output_ids());
-        assert_eq!(ours.len(), theirs.len());
-        let differs = ours.iter().zip(&theirs).zip(margins).find(|((ours, theirs), _)| ours != theirs);
-        if let Some((_, margin)) = differs {
-            let (one, other, index) = (one.policy, other.policy, a.index);
-            assert!(
-                margin <= SAFE_MARGIN,
-                "{name}, request {index}: {one} and {other} differ at a margin of {margin}"
-            );
-        }
+        assert_eq!(a.num_output_tokens(), b.num_output_tokens());
     }
+    let agreement = Agreement::between(one, other);
+    assert!(agreement.holds(), "{name}: {agreement:?}");
 }
 
 #[test]
@@ -56,7 +49,7 @@ fn every_policy_finishes_every_small_workload_and_policies_of_one_mathematics_ag
     let offline = offline(EngineConfig::default(), Margins::Noted);
     for name in Workload::names().filter(|name| name.ends_with(SMALL)) {
         let played = play_all(&offline, &name);
-        let of = |policy| played.iter().find(|played| played.policy == policy);
+        let of = |policy: KvPolicy| played.iter().find(|played| played.contender == policy.into());
         assert!(
             of(KvPolicy::Lazy).is_some() && of(KvPolicy::Prefix).is_some() && of(KvPolicy::None).is_some()
         );
@@ -65,9 +58,9 @@ fn every_policy_finishes_every_small_workload_and_policies_of_one_mathematics_ag
             assert!(
                 run.records.iter().all(|record| record.num_output_tokens() == wanted),
                 "{name} {}",
-                run.policy
+                run.contender
             );
-            let base = if run.policy.inlines_documents() { KvPolicy::None } else { KvPolicy::Lazy };
+            let base = if run.contender.policy.inlines_documents() { KvPolicy::None } else { KvPolicy::Lazy };
             check_same(&name, of(base).unwrap(), run);
         }
     }

@@ -50,6 +50,21 @@ fn all_policies_play_one_trace_in_one_run() {
 }
 
 #[test]
+fn tokens_are_the_same_with_documents_read_once_for_all_or_once_for_each() {
+    let policies = ["--policy", "lazy,lazy-ungrouped,reencode-copy,none,prefix-ungrouped"];
+    let args = ["--workload", "hit-small", "--requests", "12", "--check-tokens", "--json"];
+    let report = json(&bench(&[&args[..], &policies].concat()));
+    let agreements = report["agreements"].as_array().unwrap();
+    let pair = |agreement: &Value| format!("{}/{}", agreement["base"], agreement["other"]).replace('"', "");
+    assert_eq!(
+        agreements.iter().map(pair).collect::<Vec<_>>(),
+        ["lazy/lazy-ungrouped", "lazy/reencode-copy", "none/prefix-ungrouped"]
+    );
+    assert!(agreements.iter().all(|agreement| agreement["num_clear_differing"] == 0), "{agreements:?}");
+    assert_eq!(report["results"][1]["shared_kv_factor"], Value::Null);
+}
+
+#[test]
 fn a_trace_that_was_written_is_played_again() {
     let trace = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench.jsonl");
     let trace = trace.to_str().unwrap();
@@ -116,6 +131,14 @@ fn a_server_is_measured_from_outside() {
             "{run}"
         );
     }
+}
+
+#[test]
+fn a_simulation_says_that_it_is_one() {
+    let args = ["bench", "simulate", "eviction", "--requests", "20", "--json"];
+    let table = json(&lazyattn(&args).stderr(Stdio::piped()).output().unwrap());
+    assert_eq!((&table["simulated"], &table["name"]), (&true.into(), &"eviction".into()));
+    assert_eq!(table["rows"].as_array().unwrap().len(), 6);
 }
 
 #[test]

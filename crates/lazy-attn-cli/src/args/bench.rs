@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand};
+use lazy_attn_bench::Contender;
+use lazy_attn_sim::study::{NUM_REQUESTS, Section};
 use lazy_attn_types::KvPolicy;
 use lazy_attn_workload::KvBudget;
 
@@ -24,6 +26,22 @@ pub(crate) enum BenchCommand {
     Offline(Box<OfflineArgs>),
     /// Play a workload against a server
     Serve(Box<BenchServeArgs>),
+    /// Simulate clusters of H100s under each policy; needs no model and no device, and measures nothing
+    Simulate(SimulateArgs),
+}
+
+/// `bench simulate`.
+#[derive(Debug, Args)]
+pub(crate) struct SimulateArgs {
+    /// Some of traffic, hits, routing, eviction, admission and steps; all if absent, which takes many minutes
+    #[arg(value_name = "SECTION")]
+    pub(crate) sections: Vec<Section>,
+    /// Requests of each simulation, behind those that fill the stores
+    #[arg(long, value_name = "N", default_value_t = NUM_REQUESTS, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) requests: u32,
+    /// Print one JSON object a table instead of tables
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// `bench offline`.
@@ -77,7 +95,8 @@ pub(crate) struct BenchOutput {
 pub(crate) struct RunOptions {
     #[command(flatten)]
     pub(crate) traffic: TrafficArgs,
-    /// `all`, or some of lazy, reencode, rotate-keys, prefix and none
+    /// `all`, or some of lazy, reencode, reencode-copy, rotate-keys, prefix and none; with -ungrouped behind one, nobody reads a
+    /// document for several sequences
     #[arg(long, value_name = "P[,P]", default_value = "all")]
     pub(crate) policy: Policies,
     /// Memory for keys and values: `all`, a part of the pool such as 25%, or a number of tokens; if absent, the workload's own
@@ -89,6 +108,9 @@ pub(crate) struct RunOptions {
     /// Requests that are run before, under each policy and in an engine of their own, and left out
     #[arg(long, value_name = "N", default_value_t = 2)]
     pub(crate) warmup: u32,
+    /// Compare the tokens of policies that compute the same, which costs log-probabilities of every token
+    #[arg(long)]
+    pub(crate) check_tokens: bool,
     /// Name of the figures; if absent, that of the workload
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
@@ -138,10 +160,10 @@ pub(crate) struct TrafficArgs {
 /// Policies to compare.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Policies {
-    /// All that the executor can run.
+    /// The five that the executor can run.
     All,
     /// These, in this order.
-    These(Vec<KvPolicy>),
+    These(Vec<Contender>),
 }
 
 impl FromStr for Policies {
@@ -151,7 +173,7 @@ impl FromStr for Policies {
         if text == "all" {
             return Ok(Policies::All);
         }
-        let policies = text.split(',').map(|name| name.trim().parse().map_err(|error| format!("{error}")));
+        let policies = text.split(',').map(|name| name.trim().parse());
         Ok(Policies::These(policies.collect::<Result<_, _>>()?))
     }
 }
@@ -161,7 +183,7 @@ impl fmt::Display for Policies {
         match self {
             Policies::All => f.write_str("all"),
             Policies::These(policies) => {
-                let names: Vec<&str> = policies.iter().map(|policy| policy.name()).collect();
+                let names: Vec<String> = policies.iter().map(Contender::to_string).collect();
                 f.write_str(&names.join(","))
             }
         }
@@ -174,7 +196,7 @@ mod tests {
 
     #[test]
     fn policies_are_read_as_they_are_written() {
-        for text in ["all", "lazy", "lazy,none"] {
+        for text in ["all", "lazy", "lazy,none", "reencode-copy,prefix-ungrouped"] {
             assert_eq!(text.parse::<Policies>().unwrap().to_string(), text);
         }
         assert!("lazy,best".parse::<Policies>().unwrap_err().contains("\"best\""));

@@ -6,7 +6,9 @@ use std::time::Instant;
 
 use clap::Parser;
 use lazy_attn_bench::endpoint::Margins;
-use lazy_attn_bench::{BenchError, LentExecutor, Offline, Report, RunFigures, Setting};
+use lazy_attn_bench::{
+    Agreement, BenchError, Contender, LentExecutor, Offline, Played, Report, RunFigures, Setting,
+};
 use lazy_attn_engine::EngineConfig;
 use lazy_attn_types::{ExecutorInfo, KvPolicy};
 use lazy_attn_workload::{KvBudget, Load, Trace};
@@ -108,15 +110,16 @@ impl Bench {
         let info = self.offline.executor.info();
         let offline = Offline {
             engine: EngineConfig { max_running: max_running(run, &trace, info), ..self.offline.engine },
+            margins: if run.check_tokens { Margins::Noted } else { Margins::Ignored },
             ..self.offline.clone()
         };
-        let mut results = Vec::new();
-        for policy in policies(&run.policy, &offline) {
-            warm_up(&offline, &trace, (policy, kv_budget), run.warmup)?;
-            let mut progress =
-                CountProgress::requests(self.verbosity, policy.name(), trace.requests.len() as u64);
-            let played = offline.play(&trace, policy, kv_budget, move |ended| progress.set(ended as u64));
-            results.push(RunFigures::of_engine(&played.map_err(failure)?, &trace));
+        let mut all = Vec::new();
+        for contender in contenders(&run.policy, &offline) {
+            warm_up(&offline, &trace, (contender, kv_budget), run.warmup)?;
+            let name = contender.to_string();
+            let mut progress = CountProgress::requests(self.verbosity, &name, trace.requests.len() as u64);
+            let played = offline.play(&trace, contender, kv_budget, move |ended| progress.set(ended as u64));
+            all.push(played.map_err(failure)?);
         }
         Ok(Report {
             setting: Setting {
@@ -124,20 +127,30 @@ impl Bench {
                 ..self.setting.clone()
             },
             num_requests: trace.requests.len(),
+            results: all.iter().map(|played| RunFigures::of_engine(played, &trace)).collect(),
+            agreements: if run.check_tokens { agreements(&all) } else { Vec::new() },
             trace: trace.header,
             warmup_requests: run.warmup as usize,
             kv_budget: kv_budget.to_string(),
-            results,
         })
     }
 }
 
-/// The policies asked for.
-fn policies(wanted: &Policies, offline: &Offline) -> Vec<KvPolicy> {
+/// What was asked for.
+fn contenders(wanted: &Policies, offline: &Offline) -> Vec<Contender> {
+    let five = KvPolicy::ALL.into_iter().filter(|&policy| offline.can_play(policy));
     match wanted {
-        Policies::All => KvPolicy::ALL.into_iter().filter(|&policy| offline.can_play(policy)).collect(),
+        Policies::All => five.map(Contender::from).collect(),
         Policies::These(policies) => policies.clone(),
     }
+}
+
+/// Everybody with the first that computes the same.
+fn agreements(all: &[Played]) -> Vec<Agreement> {
+    let is_full = |played: &Played| played.contender.policy.inlines_documents();
+    let base = |other: &&Played| all.iter().find(|base| is_full(base) == is_full(other));
+    let pairs = all.iter().filter_map(|other| Some((base(&other)?, other)));
+    pairs.filter(|(base, other)| base != other).map(|(base, other)| Agreement::between(base, other)).collect()
 }
 
 /// A step must have room for one token of every running sequence and one more.
@@ -154,7 +167,7 @@ fn max_running(run: &RunOptions, trace: &Trace, info: &ExecutorInfo) -> u32 {
 fn warm_up(
     offline: &Offline,
     trace: &Trace,
-    (policy, budget): (KvPolicy, KvBudget),
+    (contender, budget): (Contender, KvBudget),
     num_requests: u32,
 ) -> Result<(), Failure> {
     let mut warmup = trace.clone();
@@ -164,7 +177,7 @@ fn warm_up(
         return Ok(());
     }
     warmup.header.load = Load::Closed { clients: num_requests };
-    offline.play(&warmup, policy, budget, |_| ()).map(drop).map_err(failure)
+    offline.play(&warmup, contender, budget, |_| ()).map(drop).map_err(failure)
 }
 
 fn failure(error: BenchError) -> Failure {

@@ -30,6 +30,7 @@ pub(super) fn serve(args: &BenchServeArgs) -> Result<Exit, Failure> {
         warmup_requests: 0,
         kv_budget: info.kv_capacity_tokens.to_string(),
         results: vec![RunFigures::of_records(args.policy.name(), &records, (&trace, duration))],
+        agreements: Vec::new(),
         trace: trace.header,
     };
     show.report(&report, &report.trace.workload)?;

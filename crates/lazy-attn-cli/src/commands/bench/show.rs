@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use lazy_attn_bench::{Report, RunFigures, Setting, Summary};
+use lazy_attn_bench::{Agreement, Report, RunFigures, Setting, Summary};
 use serde::Serialize;
 
 use crate::args::BenchOutput;
@@ -41,6 +41,9 @@ impl<'a> Show<'a> {
         out.line(&heading(report, name))?;
         for line in table(&report.results).lines() {
             out.line(&format!("  {line}"))?;
+        }
+        for agreement in &report.agreements {
+            out.line(&format!("  {}", tokens(agreement)))?;
         }
         Ok(())
     }
@@ -101,6 +104,18 @@ fn table(results: &[RunFigures]) -> Table {
         ]);
     }
     table
+}
+
+/// Whether two chose the same tokens.
+fn tokens(agreement: &Agreement) -> String {
+    let Agreement { base, other, num_clear, num_clear_differing, num_close_differing, .. } = agreement;
+    let differing = match num_clear_differing {
+        0 => "none differs".to_owned(),
+        count => format!("{count} DIFFER, by a lead of up to {:.2}", agreement.differing_margin_max),
+    };
+    format!(
+        "{other} beside {base}: of {num_clear} tokens with a clear lead {differing}; {num_close_differing} close ones do"
+    )
 }
 
 /// Part of the document tokens found as they are, and re-encoded if there are any.
