@@ -1,13 +1,15 @@
 //! What is measured: `cpu` the criterion benches, `workloads` traffic on this machine, `simulate` clusters on a simulated clock,
 //! `report` the page of all results:
-//! `results` reads them, `tables` and `plots` show them.
+//! `results` reads them, `tables` and `plots` show them, `simulated` shows what was not measured, `verdicts` holds them against what must be so on every machine.
 
 mod cpu;
 mod plots;
 mod report;
 mod results;
 mod simulate;
+mod simulated;
 mod tables;
+mod verdicts;
 mod workloads;
 
 use std::path::Path;
@@ -25,7 +27,7 @@ pub(crate) struct BenchArguments {
 enum BenchCommand {
     /// Attention, matrix products and decoding of the embedded model, as one table.
     Cpu(cpu::CpuArguments),
-    /// Plays every small workload under every policy and keeps the figures under docs/results.
+    /// Plays every small workload under every policy, keeps the figures under docs/results and checks them; fails if a check does.
     Workloads(workloads::WorkloadArguments),
     /// Simulates clusters of H100s and prints the tables of docs/capacity.md; nothing is measured.
     Simulate(simulate::SimulateArguments),

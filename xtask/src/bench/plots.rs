@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use lazy_attn_plot::{Axis, BarChart, BarSeries, LineChart, Mark, Series, distribution};
+use lazy_attn_workload::KvBudget;
 use lazy_attn_workload::theory::Demand;
 
 use super::results::{Figures, Group, RunFile};
@@ -33,7 +34,7 @@ pub(super) fn all(group: &Group) -> Result<Vec<Plot>> {
     for run in group.runs.iter().filter(is_long) {
         plots.push(over_time(run)?);
     }
-    plots.extend(closed_form(group)?);
+    plots.extend(closed_forms(group)?);
     Ok(plots)
 }
 
@@ -144,18 +145,37 @@ fn over_time(run: &RunFile) -> Result<Plot> {
     chart(format!("{}-hits", run.name), title, axes, series.collect())
 }
 
-/// Hit ratios by the budget, beside what a cache of documents can have, where several budgets were measured.
-fn closed_form(group: &Group) -> Result<Option<Plot>> {
-    let runs: Vec<&RunFile> = group.runs.iter().filter(|run| run.workload() == "hit").collect();
-    let Some(first) = runs.first() else { return Ok(None) };
-    let (shape, alpha) = (first.trace.shape, first.trace.alpha);
-    let demand = Demand::new(shape.num_documents, alpha, shape.documents_per_request);
-    let percent = |run: &RunFile| run.kv_budget.strip_suffix('%').and_then(|text| text.parse::<f64>().ok());
-    let comparable = runs.iter().filter(|run| run.trace.alpha == alpha && run.trace.shape == shape);
-    let comparable: Vec<&&RunFile> = comparable.filter(|run| percent(run).is_some()).collect();
-    if comparable.len() < 2 {
-        return Ok(None);
+/// Hit ratios by the budget, beside what a cache of documents can have: a chart for each load under which several budgets were
+/// measured.
+fn closed_forms(group: &Group) -> Result<Vec<Plot>> {
+    let is_hit = |run: &&RunFile| run.workload() == "hit" && budget_percent(run).is_some();
+    let mut left: Vec<&RunFile> = group.runs.iter().filter(is_hit).collect();
+    let mut plots = Vec::new();
+    while let Some(&first) = left.first() {
+        let is_like = |run: &&RunFile| {
+            (&run.trace.shape, run.trace.alpha, run.trace.load)
+                == (&first.trace.shape, first.trace.alpha, first.trace.load)
+        };
+        let (like, others): (Vec<&RunFile>, Vec<&RunFile>) = left.iter().partition(|run| is_like(run));
+        if like.len() > 1 {
+            plots.push(closed_form(&like, plots.len())?);
+        }
+        left = others;
     }
+    Ok(plots)
+}
+
+/// Percent of the pool that there is room for.
+fn budget_percent(run: &RunFile) -> Option<f64> {
+    let shape = &run.trace.shape;
+    let tokens = run.kv_budget.parse::<KvBudget>().ok()?.tokens(shape)?;
+    Some(100.0 * tokens as f64 / shape.pool_tokens() as f64)
+}
+
+/// `runs` differ in their budget only.
+fn closed_form(runs: &[&RunFile], index: usize) -> Result<Plot> {
+    let (shape, alpha) = (runs[0].trace.shape, runs[0].trace.alpha);
+    let demand = Demand::new(shape.num_documents, alpha, shape.documents_per_request);
     let curve = |name: &str, ratio: &dyn Fn(f64) -> f64| {
         let points = (1..=shape.num_documents).map(|documents| {
             let part = f64::from(documents) / f64::from(shape.num_documents);
@@ -169,16 +189,19 @@ fn closed_form(group: &Group) -> Result<Option<Plot>> {
         curve("LRU (Che)", &|documents| demand.lru_hit_ratio(documents)),
         curve("top C/D", &|documents| demand.best_hit_ratio(documents / places)),
     ];
-    for policy in policies(&runs) {
+    for policy in policies(runs) {
         let warm = |one: &Figures| one.hit_ratio_last_100;
-        let points = comparable.iter().filter_map(|run| Some((percent(run)?, warm(run.of(&policy)?))));
+        let points = runs.iter().filter_map(|run| Some((budget_percent(run)?, warm(run.of(&policy)?))));
         series.push(Series::new(&policy, Mark::Dots, sorted(points.collect())));
     }
     series.retain(|series| !series.points.is_empty());
-    let title =
-        format!("Document tokens found by the last 100 requests, alpha {alpha}, and the closed forms");
+    let clients = runs[0].clients().map_or(String::new(), |clients| format!(", {clients} clients"));
+    let title = format!(
+        "Document tokens found by the last 100 requests, alpha {alpha}{clients}, and the closed forms"
+    );
     let axes = (Axis::linear("KV budget, percent of the pool").over(0.0, 100.0), share("document tokens"));
-    chart("hit-closed-form".to_owned(), title, axes, series).map(Some)
+    let suffix = if index == 0 { String::new() } else { format!("-{}", index + 1) };
+    chart(format!("hit-closed-form{suffix}"), title, axes, series)
 }
 
 fn share(of: &str) -> Axis {

@@ -9,7 +9,7 @@ use crate::shell;
 
 #[derive(Args)]
 pub(super) struct SimulateArguments {
-    /// Only these tables: traffic, routing, eviction, admission, steps.
+    /// Only these tables: traffic, hits, routing, eviction, admission, steps.
     sections: Vec<String>,
 }
 
