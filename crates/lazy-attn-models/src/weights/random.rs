@@ -65,6 +65,8 @@ struct RandomTensor {
 }
 
 impl RandomTensor {
+    // Inlined, as is what it calls: the loops over elements lie in other codegen units of a build of tests.
+    #[inline]
     fn value(&self, index: u64) -> f32 {
         self.mean + self.deviation * self.stream.normal(index)
     }
@@ -149,6 +151,7 @@ impl Stream {
     }
 
     /// Element `index` of SplitMix64 (Steele, Lea, Flood 2014).
+    #[inline]
     fn bits(self, index: u64) -> u64 {
         let mut z = self.0.wrapping_add((index.wrapping_add(1)).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -158,11 +161,16 @@ impl Stream {
 
     /// Near-normal, mean 0, deviation 1: the sum of four uniform numbers, which needs no transcendental function and
     /// so has the same bits on every machine.
+    #[inline]
     fn normal(self, index: u64) -> f32 {
         // Four uniform numbers of 0..2^16 have mean 2 (2^16 - 1) and deviation 2^16 / sqrt(3).
         const DEVIATION: f32 = 37_837.23;
+        const FIELDS: u64 = 0x0000_ffff_0000_ffff;
         let bits = self.bits(index);
-        let sum: u64 = (0..4).map(|part| (bits >> (16 * part)) & 0xffff).sum();
+        // Two numbers in each half, which has room for their sum.
+        let pairs = (bits & FIELDS) + ((bits >> 16) & FIELDS);
+        // Below 2^18: signed, because processors turn 32 signed bits into a float in one step.
+        let sum = ((pairs & 0xffff_ffff) + (pairs >> 32)) as i32;
         (sum as f32 - 131_070.0) / DEVIATION
     }
 }
@@ -185,6 +193,16 @@ mod tests {
         let all = tensors(1, RandomDtype::Bf16);
         let gate = all.tensor("model.layers.1.mlp.gate_proj.weight", &UP.1).unwrap();
         assert_ne!(up(1), *gate.bytes);
+    }
+
+    #[test]
+    fn the_numbers_of_a_seed_never_change() {
+        let stream = Stream::new(7, "a");
+        let sum = |bits: u64| (0..4).map(|part| (bits >> (16 * part)) & 0xffff).sum::<u64>();
+        for index in (0..1000).chain([u64::MAX - 1, u64::MAX]) {
+            let want = (sum(stream.bits(index)) as f32 - 131_070.0) / 37_837.23;
+            assert_eq!(stream.normal(index).to_bits(), want.to_bits(), "{index}");
+        }
     }
 
     #[test]
