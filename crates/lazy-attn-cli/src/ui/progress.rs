@@ -3,6 +3,7 @@
 use std::io::{IsTerminal, stderr};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use lazy_attn_models::Progress;
@@ -23,6 +24,8 @@ const DOCUMENTS_STYLE: &str = "{msg:>11} [{bar:32}] {pos}/{len} documents {eta}"
 const ANSWERS_STYLE: &str = "{msg:>11} [{bar:32}] {pos}/{len} answers {eta}";
 /// Work below this is over before anybody could read of it.
 const MIN_REPORTED_BYTES: u64 = 64 << 20;
+/// Work from here on takes long enough for its rate to say something.
+const MIN_RATED_BYTES: u64 = 1 << 30;
 const MIN_REPORTED_TOKENS: u64 = 512;
 const MIN_REPORTED_DOCUMENTS: u64 = 5;
 const MIN_REPORTED_ANSWERS: u64 = 20;
@@ -69,19 +72,28 @@ impl Task {
 #[derive(Debug)]
 pub(crate) struct LoadProgress {
     verbosity: Verbosity,
-    task: Mutex<Option<Task>>,
+    load: Mutex<Option<Load>>,
     done: AtomicU64,
+}
+
+/// Bytes on their way.
+#[derive(Debug)]
+struct Load {
+    task: Task,
+    name: String,
+    total: u64,
+    begun: Instant,
 }
 
 impl LoadProgress {
     pub(crate) fn new(verbosity: Verbosity) -> LoadProgress {
-        LoadProgress { verbosity, task: Mutex::new(None), done: AtomicU64::new(0) }
+        LoadProgress { verbosity, load: Mutex::new(None), done: AtomicU64::new(0) }
     }
 
-    fn with_task(&self, change: impl FnOnce(&mut Option<Task>)) {
+    fn with_load(&self, change: impl FnOnce(&mut Option<Load>)) {
         // Progress is worth nothing after a panic on another thread.
-        if let Ok(mut task) = self.task.lock() {
-            change(&mut task);
+        if let Ok(mut load) = self.load.lock() {
+            change(&mut load);
         }
     }
 }
@@ -90,21 +102,37 @@ impl Progress for LoadProgress {
     fn begin(&self, task: &str, total_bytes: u64) {
         let is_shown = self.verbosity == Verbosity::Normal && total_bytes >= MIN_REPORTED_BYTES;
         self.done.store(0, Ordering::Relaxed);
-        self.with_task(|slot| *slot = is_shown.then(|| Task::begin(task, total_bytes, BYTES_STYLE)));
+        let begin = || Load {
+            task: Task::begin(task, total_bytes, BYTES_STYLE),
+            name: task.to_owned(),
+            total: total_bytes,
+            begun: Instant::now(),
+        };
+        self.with_load(|slot| *slot = is_shown.then(begin));
     }
 
     fn advance(&self, bytes: u64) {
         let done = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        self.with_task(|slot| slot.iter_mut().for_each(|task| task.set(done)));
+        self.with_load(|slot| slot.iter_mut().for_each(|load| load.task.set(done)));
     }
 
     fn finish(&self) {
-        self.with_task(|slot| {
-            if let Some(task) = slot.take() {
+        self.with_load(|slot| {
+            if let Some(Load { task, name, total, begun }) = slot.take() {
                 task.end();
+                if total >= MIN_RATED_BYTES {
+                    eprintln!("{}", rate_line(&name, total, begun.elapsed()));
+                }
             }
         });
     }
+}
+
+/// How fast `total` bytes went; gigabytes are 10^9 bytes.
+fn rate_line(name: &str, total: u64, time: Duration) -> String {
+    let gigabytes = total as f64 / 1e9;
+    let seconds = time.as_secs_f64().max(1e-3);
+    format!("{name}: {gigabytes:.1} GB in {seconds:.1} s ({:.1} GB/s)", gigabytes / seconds)
 }
 
 /// Shows how many of several things are done.
@@ -168,5 +196,16 @@ impl EncodeProgress {
 impl Drop for EncodeProgress {
     fn drop(&mut self) {
         self.task.iter().for_each(Task::end);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_told_in_gigabytes_of_ten_to_the_nine() {
+        let line = rate_line("weights", 16_000_000_000, Duration::from_millis(500));
+        assert_eq!(line, "weights: 16.0 GB in 0.5 s (32.0 GB/s)");
     }
 }
