@@ -1,14 +1,16 @@
 """Hugging Face transformers on the shape of Llama-3.1-8B, as an anchor for `benches/cuda.rs`: same card, same shape, random
 bf16 weights, SDPA, static cache; decode as it is, as a CUDA graph, and through `torch.compile(mode="reduce-overhead")`.
 
-    python3 transformers_anchor.py [--compile SECONDS] [--batches N ...] [--layers N]
+    python3 transformers_anchor.py [--rows ttft decode compiled] [--compile SECONDS] [--gate FILE] [--batches N ...] [--layers N]
 
-Times are from call to answer, the token included; medians. `ttft` behind a resident prefix is what prefix caching gives when
+Compiling takes a minute and no device: with `--gate` what is compiled is timed once FILE is there, so that processes can compile
+beside one another and be timed one by one. Times are from call to answer, the token included; medians. `ttft` behind a resident prefix is what prefix caching gives when
 the documents stand in the order they were cached in; `ttft cold` is what it gives when they do not.
 """
 
 import argparse
 import json
+import pathlib
 import signal
 import time
 
@@ -87,14 +89,25 @@ def decode(model, batch, context):
     report(f"decode_b{batch}_ctx{context}", median_ms(graph.replay, 40, 8), how="CUDA graph")
 
 
-def decode_compiled(model, batch, context):
+def decode_compiled(model, batch, context, seconds_max, gate):
     cache = prefilled(model, batch, context, 256)
-    step, token = torch.compile(stepper(model, cache), mode="reduce-overhead"), ids(batch, 1)
+    torch._dynamo.reset()
+    step, token = torch.compile(stepper(model, cache), mode="reduce-overhead", dynamic=False), ids(batch, 1)
+    signal.alarm(seconds_max)
     start = time.perf_counter()
-    for _ in range(4):
-        step(token)
-    torch.cuda.synchronize()
+    try:
+        for _ in range(4):
+            step(token)
+        torch.cuda.synchronize()
+    except TimeoutError:
+        report(f"decode_b{batch}_ctx{context}", float("nan"), how=f"torch.compile, not done in {seconds_max} s")
+        return
+    finally:
+        signal.alarm(0)
     seconds = round(time.perf_counter() - start, 1)
+    print(json.dumps({"compiled": batch, "seconds": seconds}), flush=True)
+    while gate and not pathlib.Path(gate).exists():
+        time.sleep(0.1)
     report(f"decode_b{batch}_ctx{context}", median_ms(lambda: step(token), 40, 8), how="torch.compile", compiled_in_s=seconds)
 
 
@@ -117,25 +130,25 @@ def first_token(model, context, query):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--compile", type=int, default=0, metavar="SECONDS", help="try torch.compile for so long")
+    rows = ["ttft", "decode", "compiled"]
+    parser.add_argument("--rows", nargs="+", choices=rows, default=rows, help="what is timed")
+    parser.add_argument("--compile", type=int, default=180, metavar="SECONDS", help="try torch.compile for so long a batch")
+    parser.add_argument("--gate", metavar="FILE", help="time what was compiled once this is there")
     parser.add_argument("--layers", type=int, default=32, help="fewer, to see that it runs")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 32], help="sequences that decode at once")
     arguments = parser.parse_args()
     CONFIG.num_hidden_layers = arguments.layers
     print(json.dumps({"torch": torch.__version__, "transformers": transformers.__version__, "card": torch.cuda.get_device_name()}))
+    signal.signal(signal.SIGALRM, lambda *_: (_ for _ in ()).throw(TimeoutError()))
     with torch.inference_mode():
         model = make_model()
-        first_token(model, 5 * 2048, 32)
+        if "ttft" in arguments.rows:
+            first_token(model, 5 * 2048, 32)
         for batch in arguments.batches:
-            decode(model, batch, 2048)
-        if arguments.compile:
-            signal.signal(signal.SIGALRM, lambda *_: (_ for _ in ()).throw(TimeoutError()))
-            signal.alarm(arguments.compile)
-            try:
-                for batch in arguments.batches:
-                    decode_compiled(model, batch, 2048)
-            except TimeoutError:
-                print(json.dumps({"row": "torch.compile", "ms": None, "how": f"not done in {arguments.compile} s"}))
+            if "decode" in arguments.rows:
+                decode(model, batch, 2048)
+            if "compiled" in arguments.rows:
+                decode_compiled(model, batch, 2048, arguments.compile, arguments.gate)
 
 
 if __name__ == "__main__":
