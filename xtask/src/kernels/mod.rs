@@ -7,6 +7,7 @@ mod resources;
 mod toolchain;
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
@@ -72,6 +73,14 @@ pub(crate) fn build_image(root: &Path, fetch: Fetch) -> Result<String> {
     shell::run(&mut command)?;
     link(root, &toolchain, &ptx)?;
     Ok(done)
+}
+
+/// Builds [`IMAGE`] with machine code of one compute capability only, whatever spills.
+pub(crate) fn build_image_for(root: &Path, fetch: Fetch, architecture: &str) -> Result<()> {
+    let toolchain = Toolchain::find(root, fetch)?;
+    compile(root, &toolchain, &write_source(root)?, architecture)?;
+    let mut command = fatbinary(root, &toolchain, &[architecture]);
+    shell::run(&mut command)
 }
 
 /// Builds [`SANITIZER_IMAGE`]: with lines of the source, and with barriers at which every lane arrives for itself, because the
@@ -167,12 +176,18 @@ fn compile(root: &Path, toolchain: &Toolchain, source: &Path, architecture: &str
 }
 
 fn link(root: &Path, toolchain: &Toolchain, ptx: &Path) -> Result<()> {
+    let mut command = fatbinary(root, toolchain, &ARCHITECTURES);
+    command.arg(format!("--image3=kind=ptx,sm={PTX_ARCHITECTURE},file={}", ptx.display()));
+    shell::run(&mut command)
+}
+
+/// Joins the machine code of `architectures` into [`IMAGE`].
+fn fatbinary(root: &Path, toolchain: &Toolchain, architectures: &[&str]) -> Command {
     let mut command = shell::tool(root, toolchain.tool("fatbinary"));
     command.args(["-64", "--compress-all"]).arg(format!("--create={}", root.join(IMAGE).display()));
-    for architecture in ARCHITECTURES {
+    for architecture in architectures {
         let file = cubin(root, architecture);
         command.arg(format!("--image3=kind=elf,sm={architecture},file={}", file.display()));
     }
-    command.arg(format!("--image3=kind=ptx,sm={PTX_ARCHITECTURE},file={}", ptx.display()));
-    shell::run(&mut command)
+    command
 }
