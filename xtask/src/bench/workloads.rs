@@ -13,6 +13,10 @@ use crate::shell;
 
 /// Where the figures of this machine are kept.
 const FOLDER: &str = "docs/results/cpu-47m";
+/// The runs, one a line.
+const RUNS: &str = "target/workloads.txt";
+/// Where activations are rounded to 8 bits, a difference in the last bit of a key may become one of a whole step of theirs.
+const OPTIONS: [&str; 4] = ["--device", "cpu", "--weight-dtype", "f32"];
 /// Documents that a cache has room for where hit ratios are held against their closed forms: tokens of each, and of a request's
 /// own question and answer, are those of `hit-small`.
 const CAPACITIES: [u32; 3] = [10, 25, 50];
@@ -29,28 +33,29 @@ pub(crate) struct WorkloadArguments {
     /// Most requests of each workload.
     #[arg(long, default_value_t = 40)]
     requests: u32,
+    /// Measure nothing: check the figures that are there, and print the command that makes them.
+    #[arg(long)]
+    check_only: bool,
 }
 
 pub(crate) fn run(root: &Path, arguments: &WorkloadArguments) -> Result<()> {
-    let runs = root.join("target/workloads.txt");
+    let runs = root.join(RUNS);
     fs::write(&runs, lines(arguments.requests).concat())?;
+    if arguments.check_only {
+        println!("lazyattn bench offline {} --runs {RUNS} --out {FOLDER}", OPTIONS.join(" "));
+    } else {
+        measure(root, arguments)?;
+    }
+    report::run(root)?;
+    check(root)
+}
+
+fn measure(root: &Path, arguments: &WorkloadArguments) -> Result<()> {
     let commit = shell::read(shell::tool(root, "git").args(["describe", "--always", "--dirty"]))?;
     let mut command = shell::cargo(root);
     command.args(["run", "--release", "--package", "lazy-attn-cli", "--", "bench", "offline"]);
-    // Where activations are rounded to 8 bits, a difference in the last bit of a key may become one of a whole step of theirs.
-    command.args([
-        "--device",
-        "cpu",
-        "--weight-dtype",
-        "f32",
-        "--runs",
-        "target/workloads.txt",
-        "--out",
-        FOLDER,
-    ]);
-    shell::run(command.args(["--commit", commit.trim(), "--note", &arguments.note]))?;
-    report::run(root)?;
-    check(root)
+    command.args(OPTIONS).args(["--runs", RUNS, "--out", FOLDER]);
+    shell::run(command.args(["--commit", commit.trim(), "--note", &arguments.note]))
 }
 
 /// A run per small workload, and one per capacity for the hit ratios.
