@@ -48,7 +48,7 @@ pub(super) fn section(results: &Path) -> Result<Option<String>> {
     let hits: Hits = serde_json::from_str(&text).with_context(|| format!("{FILE} is no table of hits"))?;
     let mut page = format!(
         "\n## Hit ratios by the size of the store: simulated\n\n    lazyattn bench simulate hits --json\n\n\
-         The real scheduler and KV store without a model; nothing here was measured on a device. {}. In place: as it is needed. \
+         The real scheduler and KV store without a model; nothing here was measured on a device. Traffic: {}. In place: as it is needed. \
          Elsewhere: at another position, to be rotated. *Top C* is the best that any store can do that does not know the future.\n\n{}\n",
         hits.about,
         table(&hits.rows)
