@@ -33,6 +33,11 @@ fn is_skewed(run: &RunFile) -> bool {
     run.trace.alpha >= 1.1
 }
 
+/// Whether 128 and more read at once, which takes as many requests.
+fn is_crowded(run: &RunFile) -> bool {
+    run.clients() >= Some(128) && run.num_requests >= 128
+}
+
 const CLAIMS: [Claim; 10] = [
     Claim {
         what: "TTFT p50 against `reencode`, skewed documents",
@@ -95,7 +100,7 @@ const CLAIMS: [Claim; 10] = [
         ratio: output,
         paper: "-",
         least: Some(3.0),
-        applies: |run| run.clients() >= Some(128),
+        applies: is_crowded,
     },
     Claim {
         what: "output tok/s against `reencode-ungrouped`, one document read by 128 and more",
@@ -104,7 +109,7 @@ const CLAIMS: [Claim; 10] = [
         ratio: output,
         paper: "-",
         least: Some(3.0),
-        applies: |run| run.clients() >= Some(128),
+        applies: is_crowded,
     },
     Claim {
         what: "output tok/s against `prefix`, one document read by 128 and more",
@@ -113,7 +118,7 @@ const CLAIMS: [Claim; 10] = [
         ratio: output,
         paper: "-",
         least: None,
-        applies: |run| run.clients() >= Some(128),
+        applies: is_crowded,
     },
     Claim {
         what: "output tok/s against `reencode`, one document read by 128 and more",
@@ -122,7 +127,7 @@ const CLAIMS: [Claim; 10] = [
         ratio: output,
         paper: "-",
         least: None,
-        applies: |run| run.clients() >= Some(128),
+        applies: is_crowded,
     },
 ];
 
