@@ -84,15 +84,18 @@ fn table(rows: &[Row]) -> String {
     text
 }
 
+/// A closed form's name in the legend, and where a row has its percentage.
+type ClosedForm = (&'static str, fn(&Row) -> f64);
+
 fn chart(alpha: f64, rows: &[Row]) -> Result<String> {
     let first = rows.first().map(|row| row.policy.clone()).unwrap_or_default();
-    let closed: [(&str, fn(&Row) -> f64); 4] = [
+    let closed: [ClosedForm; 4] = [
         ("top C", |row| row.best),
         ("least recently used", |row| row.lru),
         ("top C/D", |row| row.best_copies),
         ("least recently used, copies", |row| row.lru_copies),
     ];
-    let line = |(name, value): (&str, fn(&Row) -> f64)| {
+    let line = |(name, value): ClosedForm| {
         let points = rows.iter().filter(|row| row.policy == first);
         Series::new(name, Mark::Dashes, points.map(|row| (f64::from(row.room), value(row) / 100.0)).collect())
     };
