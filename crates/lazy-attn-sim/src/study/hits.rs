@@ -109,8 +109,10 @@ mod tests {
             (mean, error)
         };
         let (lazy, error) = of(KvPolicy::Lazy);
+        // `least` is Che's approximation, not exact for a hundred documents: a percent is allowed for that.
+        let che_error = 1.0;
         assert!(
-            lazy > least - 4.0 * error - 1.0 && lazy < best + 4.0 * error,
+            lazy > least - 4.0 * error - che_error && lazy < best + 4.0 * error,
             "{least} < {lazy} +- {error} < {best}"
         );
         let (copies, error) = of(KvPolicy::ReencodeCopy);
