@@ -221,7 +221,7 @@ fn deny(root: &Path) -> Result<Outcome> {
 /// `--no-verify`: the other stages built the same sources, and tidy found no include outside a crate; this one proves
 /// the manifests and the file lists. `--offline`: what the other stages built is in the cache.
 fn package(root: &Path) -> Result<Outcome> {
-    let packages = root.join("target/package");
+    let packages = shell::target_folder(root).join("package");
     if packages.exists() {
         std::fs::remove_dir_all(&packages)?;
     }

@@ -48,7 +48,7 @@ fn environment(root: &Path) -> Result<Result<PathBuf, String>> {
     if !shell::succeeds(shell::tool(root, "python3").arg("--version")) {
         return Ok(Err("python3 is not installed".into()));
     }
-    let folder = target_folder(root).join("python-example");
+    let folder = shell::target_folder(root).join("python-example");
     let python = folder.join("bin/python");
     let has_pip = |python: &Path| shell::succeeds(shell::tool(root, python).args(["-m", "pip", "--version"]));
     if !has_pip(&python) && !shell::succeeds(shell::tool(root, "python3").args(["-m", "venv"]).arg(&folder)) {
@@ -73,10 +73,6 @@ fn environment(root: &Path) -> Result<Result<PathBuf, String>> {
         return Ok(Err("the packages of the example and the recipe cannot be installed here".into()));
     }
     Ok(Ok(python))
-}
-
-fn target_folder(root: &Path) -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from)
 }
 
 /// The binary that the test stage built; asked for in the same way, so that cargo finds nothing to do.

@@ -13,6 +13,11 @@ pub(crate) fn workspace_root() -> Result<PathBuf> {
     Ok(parent.to_path_buf())
 }
 
+/// Where cargo writes what it builds, documents, packages and measures.
+pub(crate) fn target_folder(root: &Path) -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |folder| root.join(folder))
+}
+
 /// `cargo` of the toolchain that runs this process, in `root`.
 pub(crate) fn cargo(root: &Path) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

@@ -84,7 +84,7 @@ pub(crate) fn run(root: &Path, arguments: &CpuArguments) -> Result<()> {
     for (package, benches) in CPU_BENCHES {
         run_benches(root, package, benches, arguments)?;
     }
-    let folders = fresh_results(&root.join("target/criterion"), begin)?;
+    let folders = fresh_results(&shell::target_folder(root).join("criterion"), begin)?;
     let mut figures = folders.iter().map(|folder| read_figure(folder)).collect::<Result<Vec<_>>>()?;
     // Another run on the same tree may have written results in the meantime.
     figures.retain(|figure| figure.name.contains(&arguments.filter));
