@@ -286,6 +286,25 @@ typedef struct LaCopyBlocks {
     uint32_t reserved;  // zero
 } LaCopyBlocks;
 
+// Two blocks whose keys are compared.
+typedef struct LaBlockPair {
+    uint32_t keys;       // whose keys are looked at
+    uint32_t original;   // what they are compared with
+    uint32_t num_slots;  // tokens of each
+    uint32_t reserved;   // zero
+} LaBlockPair;
+
+// Parameters of la_key_deviation_*.
+typedef struct LaDeviation {
+    LaKv kv;                   // of the first layer
+    int64_t layer_stride;      // bytes from the keys of one layer to those of the next
+    int64_t scale_stride;      // scales from those of one layer's keys to those of the next
+    const LaBlockPair *pairs;  // [num_pairs]
+    float *sums;               // [num_pairs, num_layers, 2]: squared distance, squared length of the original
+    uint32_t num_pairs;
+    uint32_t num_layers;
+} LaDeviation;
+
 static_assert(sizeof(void *) == 8, "device addresses have 64 bits");
 static_assert(sizeof(LaPart) == 20 && offsetof(LaPart, start) == 12, "LaPart differs from abi.rs");
 static_assert(sizeof(LaItem) == 20 && offsetof(LaItem, first_slot) == 16, "LaItem differs from abi.rs");
@@ -308,6 +327,8 @@ static_assert(sizeof(LaPenalize) == 40 && offsetof(LaPenalize, num_seen) == 32, 
 static_assert(sizeof(LaSample) == 32 && offsetof(LaSample, vocab_size) == 28, "LaSample differs from abi.rs");
 static_assert(sizeof(LaCopy) == 16 && offsetof(LaCopy, distance) == 8, "LaCopy differs from abi.rs");
 static_assert(sizeof(LaCopyBlocks) == 88 && offsetof(LaCopyBlocks, copies) == 72, "LaCopyBlocks differs from abi.rs");
+static_assert(sizeof(LaBlockPair) == 16 && offsetof(LaBlockPair, num_slots) == 8, "LaBlockPair differs from abi.rs");
+static_assert(sizeof(LaDeviation) == 96 && offsetof(LaDeviation, pairs) == 72, "LaDeviation differs from abi.rs");
 
 // First byte of element `dim` of the token in `slot` of a block of 16-bit elements. Panels of 8 tokens x 64 elements, 1024
 // bytes each, swizzled as a tensor core reads them: group g of 16 bytes of row r lies at place g ^ r.

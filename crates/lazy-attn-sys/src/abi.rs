@@ -290,7 +290,7 @@ macro_rules! struct_abi {
 }
 
 /// Every struct of the header.
-pub const STRUCTS: [StructAbi; 24] = [
+pub const STRUCTS: [StructAbi; 26] = [
     struct_abi!(LaPart { first_block, key_begin, key_end, start, flags }),
     struct_abi!(LaItem { part_begin, part_end, row_begin, row_end, first_slot }),
     struct_abi!(LaRow { token, base }),
@@ -338,6 +338,8 @@ pub const STRUCTS: [StructAbi; 24] = [
     struct_abi!(LaSample { logits, rows, tokens, num_rows, vocab_size }),
     struct_abi!(LaCopy { from, to, distance, reserved }),
     struct_abi!(LaCopyBlocks { kv, rope, copies, num_copies, reserved }),
+    struct_abi!(LaBlockPair { keys, original, num_slots, reserved }),
+    struct_abi!(LaDeviation { kv, layer_stride, scale_stride, pairs, sums, num_pairs, num_layers }),
 ];
 
 /// Every named constant of the header.
@@ -377,6 +379,8 @@ const _: () = assert!(size_of::<LaPenalize>() == 40 && offset_of!(LaPenalize, nu
 const _: () = assert!(size_of::<LaSample>() == 32 && offset_of!(LaSample, vocab_size) == 28);
 const _: () = assert!(size_of::<LaCopy>() == 16 && offset_of!(LaCopy, distance) == 8);
 const _: () = assert!(size_of::<LaCopyBlocks>() == 88 && offset_of!(LaCopyBlocks, copies) == 72);
+const _: () = assert!(size_of::<LaBlockPair>() == 16 && offset_of!(LaBlockPair, num_slots) == 8);
+const _: () = assert!(size_of::<LaDeviation>() == 96 && offset_of!(LaDeviation, pairs) == 72);
 
 #[cfg(test)]
 mod tests {

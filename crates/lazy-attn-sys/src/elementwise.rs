@@ -1,4 +1,4 @@
-//! The kernels around attention: norms, activations, gathers, sampling and copies of blocks. Each takes one struct of
+//! The kernels around attention: norms, activations, gathers, sampling, copies and comparison of blocks. Each takes one struct of
 //! [`crate::abi`]; [`Launch`] says which kernel that is and over how many thread blocks it runs.
 #![allow(unsafe_code)]
 
@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use cudarc::driver::{CudaFunction, CudaStream, DeviceRepr, ValidAsZeroBits};
 
 use crate::abi::{
-    KvDtype, LaCopy, LaCopyBlocks, LaGather, LaNorm, LaPenalize, LaQkvNorm, LaSample, LaSampling, LaSeen,
-    LaSiluMul,
+    KvDtype, LaBlockPair, LaCopy, LaCopyBlocks, LaDeviation, LaGather, LaNorm, LaPenalize, LaQkvNorm,
+    LaSample, LaSampling, LaSeen, LaSiluMul,
 };
 use crate::kernels::{KernelError, KernelShape, Kernels, Start, launch, launch_config};
 
@@ -34,6 +34,10 @@ unsafe impl ValidAsZeroBits for LaSampling {}
 unsafe impl DeviceRepr for LaSeen {}
 // SAFETY: as above.
 unsafe impl DeviceRepr for LaCopy {}
+// SAFETY: as above.
+unsafe impl DeviceRepr for LaDeviation {}
+// SAFETY: as above.
+unsafe impl DeviceRepr for LaBlockPair {}
 
 /// Threads of a block: `kNormThreads` and the like.
 const THREADS: u32 = 256;
@@ -87,6 +91,10 @@ pub enum Launch {
     Reencode(ElementType, u32),
     /// `la_reencode_fp8_*`, takes [`LaCopyBlocks`]; with the elements of a head.
     ReencodeFp8(u32),
+    /// `la_key_deviation_*`, takes [`LaDeviation`]; with the elements of a head.
+    KeyDeviation(ElementType, u32),
+    /// `la_key_deviation_fp8_*`, takes [`LaDeviation`]; with the elements of a head.
+    KeyDeviationFp8(u32),
 }
 
 impl Launch {
@@ -97,9 +105,11 @@ impl Launch {
             all.extend([Launch::Norm(element), Launch::SiluMul(element)]);
             for head_dim in [64, 128] {
                 all.extend([Launch::QkvNorm(element, head_dim), Launch::Reencode(element, head_dim)]);
+                all.push(Launch::KeyDeviation(element, head_dim));
             }
         }
         all.extend([64, 128].map(Launch::ReencodeFp8));
+        all.extend([64, 128].map(Launch::KeyDeviationFp8));
         all
     }
 
@@ -128,6 +138,10 @@ impl Launch {
             Launch::CopyBlocks => "la_copy_blocks".to_owned(),
             Launch::Reencode(element, head_dim) => format!("la_reencode_{}_d{head_dim}", dtype(element)),
             Launch::ReencodeFp8(head_dim) => format!("la_reencode_fp8_d{head_dim}"),
+            Launch::KeyDeviation(element, head_dim) => {
+                format!("la_key_deviation_{}_d{head_dim}", dtype(element))
+            }
+            Launch::KeyDeviationFp8(head_dim) => format!("la_key_deviation_fp8_d{head_dim}"),
         }
     }
 }
@@ -154,6 +168,8 @@ impl Elementwise {
             let (kernel, dtype, head_dim) = match launch {
                 Launch::Reencode(element, head_dim) => ("reencode", element.kv(), head_dim),
                 Launch::ReencodeFp8(head_dim) => ("reencode", KvDtype::Fp8E4m3, head_dim),
+                Launch::KeyDeviation(element, head_dim) => ("key_deviation", element.kv(), head_dim),
+                Launch::KeyDeviationFp8(head_dim) => ("key_deviation", KvDtype::Fp8E4m3, head_dim),
                 Launch::QkvNorm(element, head_dim) => ("qkv_norm", element.kv(), head_dim),
                 _ => ("elementwise", KvDtype::Bf16, 0),
             };
@@ -259,6 +275,16 @@ impl LaunchParams for LaCopyBlocks {
     fn work(&self, which: Launch) -> Work {
         let halves = if which == Launch::CopyBlocks { 2 } else { 1 };
         Work::Blocks(halves * COPY_PARTS * self.num_copies)
+    }
+}
+
+impl LaunchParams for LaDeviation {
+    fn are_for(&self, which: Launch) -> bool {
+        matches!(which, Launch::KeyDeviation(..) | Launch::KeyDeviationFp8(_))
+    }
+
+    fn work(&self, _which: Launch) -> Work {
+        Work::Blocks(self.num_pairs * self.num_layers)
     }
 }
 

@@ -11,6 +11,7 @@
 //!
 //! * [`rope`]: rotation angles as fixed-point turns, exact at any position.
 //! * [`plan`]: from a step's flat arrays to work items grouped by segment; knows no tensor and no device.
+//! * [`deviation`]: how far keys are from others.
 //! * [`reencode`]: blocks that a step wants at other positions.
 //! * [`schedule`]: a plan cut for the workers of a device.
 //! * `isa`: what the kernels need of an instruction set.
@@ -25,6 +26,7 @@ pub mod candle;
 pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
+pub mod deviation;
 pub mod error;
 mod isa;
 pub mod plan;
@@ -33,6 +35,7 @@ pub mod rope;
 pub mod schedule;
 
 pub use cpu::{AttnParams, CpuAttention, CpuIsa, KvDtype, KvLayout, KvStore};
+pub use deviation::DeviationSums;
 pub use error::AttnError;
 pub use plan::{PartialsPer, Plan, PlanConfig, Planner};
 pub use reencode::BlockCopy;

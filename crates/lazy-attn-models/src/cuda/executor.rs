@@ -7,8 +7,10 @@ use lazy_attn::cuda::{
     BlockCopies, CudaAttention, CudaDevice, CudaKvStore, CudaRope, DevicePlan, PinnedRing, PlanBounds,
 };
 use lazy_attn::reencode::{independent, reencoded_blocks};
-use lazy_attn::{AttnError, Planner, Schedule, Workers};
-use lazy_attn_types::{ExecError, Executor, ExecutorInfo, SegmentView, StepInput, StepOutput, StoredKeys};
+use lazy_attn::{AttnError, DeviationSums, Planner, Schedule, Workers};
+use lazy_attn_types::{
+    BlockPairs, ExecError, Executor, ExecutorInfo, SegmentView, StepInput, StepOutput, StoredKeys,
+};
 
 use super::decoder::{Decoder, Part, Wanted, padded_rows};
 use super::graphs::{Action, Graphs, Key};
@@ -208,6 +210,11 @@ impl CudaExecutor {
         Ok(())
     }
 
+    /// What [`Executor::key_deviation`] divides, over the KV heads that are here.
+    pub(super) fn deviation_sums(&self, blocks: BlockPairs<'_>) -> Result<DeviationSums, ExecError> {
+        self.device.key_deviation(&self.store, blocks).map_err(|error| self.failed(&error))
+    }
+
     /// The error of a step; a device that answers nothing any more is lost.
     fn failed(&self, error: &AttnError) -> ExecError {
         match self.device.synchronize() {
@@ -246,6 +253,10 @@ impl Executor for CudaExecutor {
     /// The kernels count the window from where the queries are turned, which for a part of a segment lies before its keys.
     fn shows_parts(&self) -> bool {
         self.planner.config().window.is_none()
+    }
+
+    fn key_deviation(&mut self, blocks: BlockPairs<'_>) -> Result<Vec<f32>, ExecError> {
+        self.deviation_sums(blocks).map(|sums| sums.means())
     }
 
     fn execute(&mut self, input: &StepInput) -> Result<StepOutput, ExecError> {

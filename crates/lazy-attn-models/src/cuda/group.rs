@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 
+use lazy_attn::DeviationSums;
 use lazy_attn::cuda::{Collective, CudaDevice};
-use lazy_attn_types::{ExecError, Executor, ExecutorInfo, StepInput, StepOutput};
+use lazy_attn_types::{BlockId, BlockPairs, ExecError, Executor, ExecutorInfo, StepInput, StepOutput};
 
 use super::decoder::Part;
 use super::prepare::Prepared;
@@ -18,6 +19,21 @@ use crate::{ModelError, ModelParts, Progress, Silent};
 enum Order {
     Submit(Arc<StepInput>),
     Wait,
+    /// Answered to whom it names, and not as steps are: nothing waits for other devices, so that an error breaks nothing.
+    Compare(Arc<OwnedPairs>, SyncSender<Result<DeviationSums, ExecError>>),
+}
+
+/// [`BlockPairs`] for other threads.
+struct OwnedPairs {
+    keys: Vec<BlockId>,
+    originals: Vec<BlockId>,
+    num_tokens: u32,
+}
+
+impl OwnedPairs {
+    fn lend(&self) -> BlockPairs<'_> {
+        BlockPairs { keys: &self.keys, originals: &self.originals, num_tokens: self.num_tokens }
+    }
 }
 
 /// What it answers: nothing to a step that was submitted.
@@ -99,12 +115,14 @@ impl CudaGroup {
         self.workers.len()
     }
 
+    fn check_unbroken(&self) -> Result<(), ExecError> {
+        self.broken.as_ref().map_or(Ok(()), |broken| Err(ExecError::DeviceLost(broken.clone())))
+    }
+
     /// Gives every device an order; the answer of the first.
     fn all(&mut self, order: impl Fn() -> Order) -> Answer {
-        if let Some(broken) = &self.broken {
-            return Err(ExecError::DeviceLost(broken.clone()));
-        }
-        let gone = || Err(ExecError::DeviceLost("the thread of a device ended".into()));
+        self.check_unbroken()?;
+        let gone = || Err(thread_ended());
         let sent: Vec<bool> = self
             .workers
             .iter()
@@ -128,6 +146,29 @@ impl CudaGroup {
         }
         first.map_or_else(gone, Ok)
     }
+
+    /// What every device sums over its KV heads, one behind the other.
+    fn deviation_sums(&self, blocks: BlockPairs<'_>) -> Result<DeviationSums, ExecError> {
+        let (keys, originals) = (blocks.keys.to_vec(), blocks.originals.to_vec());
+        let pairs = Arc::new(OwnedPairs { keys, originals, num_tokens: blocks.num_tokens });
+        let ask = |worker: &Worker| {
+            let (reply, replies) = sync_channel(1);
+            let orders = worker.orders.as_ref().ok_or_else(thread_ended)?;
+            orders.send(Order::Compare(Arc::clone(&pairs), reply)).map_err(|_| thread_ended())?;
+            Ok(replies)
+        };
+        let replies: Vec<_> = self.workers.iter().map(ask).collect::<Result<_, _>>()?;
+        let mut sums = replies.iter().map(|replies| replies.recv().unwrap_or_else(|_| Err(thread_ended())));
+        let mut all = sums.next().unwrap_or_else(|| Err(thread_ended()))?;
+        for sums in sums {
+            all.add(&sums?).map_err(|error| ExecError::Failed(error.to_string()))?;
+        }
+        Ok(all)
+    }
+}
+
+fn thread_ended() -> ExecError {
+    ExecError::DeviceLost("the thread of a device ended".into())
 }
 
 impl Executor for CudaGroup {
@@ -137,6 +178,11 @@ impl Executor for CudaGroup {
 
     fn info(&self) -> &ExecutorInfo {
         &self.info
+    }
+
+    fn key_deviation(&mut self, blocks: BlockPairs<'_>) -> Result<Vec<f32>, ExecError> {
+        self.check_unbroken()?;
+        self.deviation_sums(blocks).map(|sums| sums.means())
     }
 
     fn execute(&mut self, input: &StepInput) -> Answer {
@@ -163,6 +209,11 @@ impl Worker {
                 let result = match order {
                     Order::Submit(input) => executor.submit(&input).map(|()| StepOutput::default()),
                     Order::Wait => executor.wait(),
+                    Order::Compare(pairs, reply) => {
+                        // Nobody listens any more if another device is gone.
+                        let _ = reply.send(executor.deviation_sums(pairs.lend()));
+                        continue;
+                    }
                 };
                 if answer.send(result).is_err() {
                     return;

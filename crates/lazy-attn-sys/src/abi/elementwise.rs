@@ -1,4 +1,4 @@
-//! What the elementwise kernels, sampling and block copies receive.
+//! What the elementwise kernels, sampling, block copies and the comparison of blocks receive.
 
 use super::{DeviceAddress, LaKv, LaRope};
 
@@ -219,4 +219,38 @@ pub struct LaCopyBlocks {
     pub num_copies: u32,
     /// Zero.
     pub reserved: u32,
+}
+
+/// Two blocks whose keys are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct LaBlockPair {
+    /// Whose keys are looked at.
+    pub keys: u32,
+    /// What they are compared with.
+    pub original: u32,
+    /// Tokens of each.
+    pub num_slots: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// Parameters of `la_key_deviation_*`.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[repr(C)]
+pub struct LaDeviation {
+    /// Keys and values of the first layer.
+    pub kv: LaKv,
+    /// Bytes from the keys of one layer to those of the next.
+    pub layer_stride: i64,
+    /// Scales from those of one layer's keys to those of the next.
+    pub scale_stride: i64,
+    /// [`LaBlockPair`]s, `[num_pairs]`.
+    pub pairs: DeviceAddress,
+    /// `[num_pairs, num_layers, 2]` of `f32`: squared distance, squared length of the original.
+    pub sums: DeviceAddress,
+    /// Entries of `pairs`.
+    pub num_pairs: u32,
+    /// Layers.
+    pub num_layers: u32,
 }

@@ -7,6 +7,7 @@ use super::{
     element::Element,
     store::{KvDtype, KvStore, refused_width},
 };
+use crate::deviation::{DeviationSums, check_pairs};
 use crate::error::AttnError;
 
 impl KvStore {
@@ -16,52 +17,42 @@ impl KvStore {
     /// # Errors
     /// [`AttnError::Mismatch`] if the lists do not hold the tokens, [`AttnError::Unsupported`] if a block is not in the store.
     pub fn key_deviation(&self, blocks: BlockPairs<'_>) -> Result<Vec<f32>, AttnError> {
-        let layout = self.layout();
-        let num_blocks = layout.block_size.blocks_for(blocks.num_tokens) as usize;
-        AttnError::check_size("number of blocks", blocks.keys.len(), num_blocks)?;
-        AttnError::check_size("number of original blocks", blocks.originals.len(), num_blocks)?;
-        let mut all = blocks.keys.iter().chain(blocks.originals);
-        if let Some(block) = all.find(|block| block.0 >= layout.num_blocks) {
-            let (value, rule) = (u64::from(block.0), "the store has fewer blocks");
-            return Err(AttnError::Unsupported { what: "block id", value, rule });
-        }
-        match layout.dtype {
-            KvDtype::F32 => Ok(self.deviation_as::<f32>(blocks)),
-            KvDtype::F16 => Ok(self.deviation_as::<f16>(blocks)),
-            KvDtype::Bf16 => Ok(self.deviation_as::<bf16>(blocks)),
-            KvDtype::Fp8E4m3 => Err(refused_width()),
-        }
+        check_pairs(blocks, self.layout())?;
+        let sums = match self.layout().dtype {
+            KvDtype::F32 => self.deviation_as::<f32>(blocks),
+            KvDtype::F16 => self.deviation_as::<f16>(blocks),
+            KvDtype::Bf16 => self.deviation_as::<bf16>(blocks),
+            KvDtype::Fp8E4m3 => return Err(refused_width()),
+        };
+        Ok(DeviationSums::new(sums, self.layout().num_layers).means())
     }
 
-    fn deviation_as<E: Element>(&self, blocks: BlockPairs<'_>) -> Vec<f32> {
+    /// `[num_blocks, num_layers]`
+    fn deviation_as<E: Element>(&self, blocks: BlockPairs<'_>) -> Vec<[f64; 2]> {
         let (layout, block_size) = (self.layout(), self.layout().block_size.get());
         let of_block = |(entry, (&keys, &original)): (u32, (&BlockId, &BlockId))| {
             // Slots behind the last token may hold anything.
             let num_slots = block_size.min(blocks.num_tokens - entry * block_size);
-            let of_layer = |layer: u32| {
+            (0..layout.num_layers).map(move |layer| {
                 let layer = self.layer::<E>(layer);
                 let [keys, original] = [keys, original].map(|block| {
                     &layer[block.0 as usize * layout.block_elements()..][..layout.block_elements()]
                 });
-                relative_distance(
-                    keys,
-                    original,
-                    [layout.head_elements(), block_size as usize, num_slots as usize],
-                )
-            };
-            ((0..layout.num_layers).map(of_layer).sum::<f64>() / f64::from(layout.num_layers)) as f32
+                let sizes = [layout.head_elements(), block_size as usize, num_slots as usize];
+                distance_and_length(keys, original, sizes)
+            })
         };
-        (0..).zip(blocks.keys.iter().zip(blocks.originals)).map(of_block).collect()
+        (0..).zip(blocks.keys.iter().zip(blocks.originals)).flat_map(of_block).collect()
     }
 }
 
-/// `|k - k'|^2 / |k'|^2` over the first `num_slots` slots of one block: per head `head_elements` elements, the first half of
+/// `|k - k'|^2` and `|k'|^2` over the first `num_slots` slots of one block: per head `head_elements` elements, the first half of
 /// which are keys, `[head_dim][block_size]`.
-fn relative_distance<E: Element>(
+fn distance_and_length<E: Element>(
     keys: &[E],
     original: &[E],
     [head_elements, block_size, num_slots]: [usize; 3],
-) -> f64 {
+) -> [f64; 2] {
     let (mut distance, mut length) = (0.0, 0.0);
     for (keys, original) in keys.chunks_exact(head_elements).zip(original.chunks_exact(head_elements)) {
         let (keys, original) = (&keys[..head_elements / 2], &original[..head_elements / 2]);
@@ -73,5 +64,5 @@ fn relative_distance<E: Element>(
             }
         }
     }
-    if length > 0.0 { distance / length } else { 0.0 }
+    [distance, length]
 }

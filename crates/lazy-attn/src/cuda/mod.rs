@@ -2,13 +2,14 @@
 //!
 //! Reading order: [`CudaDevice`] and [`CudaAttention`] (`attention`), [`CudaKvStore`] (`store`: where keys and values live),
 //! [`DevicePlan`] (`plan`: a [`Schedule`](crate::schedule::Schedule) in device memory, sent through a [`PinnedRing`]). Then
-//! what a model needs around attention: norms, activations and gathers (`elementwise`), `sampling`, and copies of blocks
-//! (`copies`), all of them methods of [`CudaDevice`]; and products of matrices ([`Gemm`], of a few rows by `skinny`). [`Collective`]
-//! adds up over several devices.
+//! what a model needs around attention: norms, activations and gathers (`elementwise`), `sampling`, copies of blocks
+//! (`copies`) and their comparison (`deviation`), all of them methods of [`CudaDevice`]; and products of matrices ([`Gemm`], of
+//! a few rows by `skinny`). [`Collective`] adds up over several devices.
 
 mod attention;
 mod collective;
 mod copies;
+mod deviation;
 mod elementwise;
 mod gemm;
 mod graph;

@@ -81,6 +81,12 @@ impl CudaKvStore {
         [0, 1].map(|index| DeviceAddress(base + (2 * u64::from(layer) + index) * half))
     }
 
+    /// Bytes from the keys of one layer to those of the next, and scales alike.
+    pub(super) fn layer_strides(&self) -> [i64; 2] {
+        let half_scales = i64::from(self.layout.num_blocks) * i64::from(self.layout.num_kv_heads);
+        [2 * self.half_bytes as i64, 2 * half_scales]
+    }
+
     /// Layer `layer` as kernels see it.
     pub(super) fn layer(&self, device: &CudaDevice, layer: u32) -> LaKv {
         let (base, _sync) = self.memory.device_ptr(device.stream());

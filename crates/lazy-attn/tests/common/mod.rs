@@ -1,11 +1,12 @@
 //! Scenarios, and what every backend is tested with: `oracle` (what should come out), `cases` (what is put in), `metamorphic`
-//! (what must not change the result).
+//! (what must not change the result), `deviation` (keys compared with keys).
 
 // Each test binary uses its own part of this module.
 #![allow(dead_code)]
 
 #[macro_use]
 pub(crate) mod cases;
+pub(crate) mod deviation;
 pub(crate) mod metamorphic;
 mod oracle;
 

@@ -36,7 +36,7 @@ fn half_step(x: f64) -> f64 {
 }
 
 /// The bytes and scales of a store, on the host.
-struct Stored {
+pub(crate) struct Stored {
     shape: Shape,
     num_blocks: u32,
     bytes: Vec<u8>,
@@ -44,7 +44,7 @@ struct Stored {
 }
 
 impl Stored {
-    fn of(store: &mut CudaKvStore, shape: Shape) -> Stored {
+    pub(crate) fn of(store: &mut CudaKvStore, shape: Shape) -> Stored {
         let stream = std::sync::Arc::clone(device().stream());
         let num_blocks = store.layout().num_blocks;
         let bytes = stream.clone_dtoh(store.memory_mut()).unwrap();
@@ -70,7 +70,7 @@ impl Stored {
     }
 
     /// Values of a slot, which single precision holds: `[head_dim]`.
-    fn values(&self, kind: u32, block: u32, kv_head: u32, slot: u32) -> Vec<f64> {
+    pub(crate) fn values(&self, kind: u32, block: u32, kv_head: u32, slot: u32) -> Vec<f64> {
         let scale = self.scale(kind, block, kv_head);
         self.bits(kind, block, kv_head, slot).into_iter().map(|bits| e4m3(bits) * scale).collect()
     }

@@ -44,8 +44,8 @@ pub(crate) fn widen(dtype: KvDtype, bits: &[u16]) -> Vec<f32> {
     bits.iter().map(value).collect()
 }
 
-/// NaNs that are copied at once.
-const POISON_BYTES: usize = 16 << 20;
+/// Bytes that are copied at once.
+const PIECE_BYTES: usize = 16 << 20;
 
 /// A store and attention for one scenario.
 pub(crate) struct Gpu {
@@ -105,16 +105,21 @@ impl Gpu {
 
     /// Fills the store with NaNs.
     pub(crate) fn poison(&mut self) {
+        self.fill(0xFF, f32::NAN);
+    }
+
+    /// Fills the store with one byte, and its scales.
+    pub(crate) fn fill(&mut self, byte: u8, scale: f32) {
         let stream = Arc::clone(self.device.stream());
-        let piece = stream.clone_htod(&vec![0xFFu8; POISON_BYTES]).unwrap();
+        let piece = stream.clone_htod(&vec![byte; PIECE_BYTES]).unwrap();
         let num_bytes = self.store.memory_mut().len();
-        for begin in (0..num_bytes).step_by(POISON_BYTES) {
-            let end = num_bytes.min(begin + POISON_BYTES);
+        for begin in (0..num_bytes).step_by(PIECE_BYTES) {
+            let end = num_bytes.min(begin + PIECE_BYTES);
             let mut target = self.store.memory_mut().slice_mut(begin..end);
             stream.memcpy_dtod(&piece.slice(..end - begin), &mut target).unwrap();
         }
-        let poison = vec![f32::NAN; self.store.scales_mut().len()];
-        stream.memcpy_htod(&poison, self.store.scales_mut()).unwrap();
+        let scales = vec![scale; self.store.scales_mut().len()];
+        stream.memcpy_htod(&scales, self.store.scales_mut()).unwrap();
     }
 
     pub(crate) fn schedule(&self, plan: &Plan) -> Schedule {

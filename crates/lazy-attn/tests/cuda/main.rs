@@ -7,6 +7,7 @@
 #[macro_use]
 mod common;
 mod copies;
+mod deviation;
 mod elementwise;
 mod fp8;
 mod gpu;
