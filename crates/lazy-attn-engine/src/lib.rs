@@ -49,7 +49,7 @@ pub use lazy_attn_text::Tokenizer;
 pub use observe::{CancelCause, Observation, Observer, Unobserved};
 pub use request::{
     CacheUse, Event, FinishReason, GenerateRequest, GeneratedToken, Part, PartContent, PartOutcome,
-    ResolvedPart, Timing, TokenLogprob, Usage,
+    ResolvedPart, Timing, TokenLogprob, TokenOrigin, Usage,
 };
 pub use stats::EngineStats;
 pub use stream::RequestStream;

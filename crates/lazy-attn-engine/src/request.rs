@@ -117,6 +117,15 @@ pub struct TokenLogprob {
     pub logprob: f32,
 }
 
+/// Who chose a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenOrigin {
+    /// The sampler.
+    Sampled,
+    /// The request, in [`GenerateRequest::forced_output`].
+    Forced,
+}
+
 /// A generated token.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GeneratedToken {
@@ -124,6 +133,8 @@ pub struct GeneratedToken {
     pub chosen: TokenLogprob,
     /// The most likely tokens, best first; as many as were asked for.
     pub top: Vec<TokenLogprob>,
+    /// Who chose it.
+    pub origin: TokenOrigin,
 }
 
 /// Tokens of a request, by how they came to be.

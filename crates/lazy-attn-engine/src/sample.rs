@@ -9,7 +9,7 @@ use lazy_attn_types::{OutputKind, OutputRow, SampledRow, StopParams, TokenId};
 use crate::intake::Prepared;
 use crate::sampling::{SampleError, Sampler, SamplingScratch, SequenceSeed};
 use crate::stop::StopMatcher;
-use crate::{FinishReason, GeneratedToken, TokenLogprob};
+use crate::{FinishReason, GeneratedToken, TokenLogprob, TokenOrigin};
 
 /// What one row of logits became.
 #[derive(Debug)]
@@ -105,14 +105,17 @@ impl Sample {
     ) -> Result<GeneratedToken, SampleError> {
         match row {
             OutputRow::Logits(logits) => {
-                let chosen = match self.forced.get(self.generated.len()) {
-                    Some(&token) => self.sampler.score(scratch, logits, token)?,
-                    None => self.sampler.sample(scratch, logits, &self.generated)?,
+                let (chosen, origin) = match self.forced.get(self.generated.len()) {
+                    Some(&token) => (self.sampler.score(scratch, logits, token)?, TokenOrigin::Forced),
+                    None => {
+                        (self.sampler.sample(scratch, logits, &self.generated)?, TokenOrigin::Sampled)
+                    }
                 };
-                Ok(GeneratedToken { chosen: chosen.token, top: chosen.top.to_vec() })
+                Ok(GeneratedToken { chosen: chosen.token, top: chosen.top.to_vec(), origin })
             }
             OutputRow::Sampled(SampledRow::Token(token)) => {
-                Ok(GeneratedToken { chosen: TokenLogprob { token, logprob: 0.0 }, top: Vec::new() })
+                let chosen = TokenLogprob { token, logprob: 0.0 };
+                Ok(GeneratedToken { chosen, top: Vec::new(), origin: TokenOrigin::Sampled })
             }
             OutputRow::Sampled(SampledRow::NotFinite) => Err(SampleError::Overflowed),
             OutputRow::Sampled(SampledRow::NothingAllowed) => Err(SampleError::NoneAllowed),

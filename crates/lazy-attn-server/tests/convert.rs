@@ -59,7 +59,7 @@ fn every_option_reaches_the_engine() {
         "sampling": {"temperature": 0.5, "topK": 3, "topP": 0.25, "minP": 0.125, "repetitionPenalty": 2,
                      "presencePenalty": 1, "frequencyPenalty": -1, "logitBias": {"9": -5, "4": 2}, "seed": "11", "n": 2},
         "stopping": {"maxTokens": 9, "stopTexts": ["\n"], "stopTokenIds": [2], "ignoreEndTokens": true},
-        "cache": {"bypass": true}, "response": {"topLogprobs": 4, "tokenIds": true}
+        "cache": {"bypass": true}, "response": {"topLogprobs": 4, "tokenIds": true}, "forcedOutput": [5, 0]
     }))
     .unwrap();
     let sampling = &request.sampling;
@@ -75,6 +75,7 @@ fn every_option_reaches_the_engine() {
     assert_eq!(request.stopping.end_tokens, EndTokens::Ignore);
     assert_eq!((request.cache, request.exactness), (CacheUse::Bypass, Exactness::Full));
     assert_eq!(request.output.top_logprobs, 4);
+    assert_eq!(*request.forced_output, [TokenId(5), TokenId(0)]);
     assert_eq!(
         (reply.request_id.as_str(), reply.token_ids, reply.top_logprobs, reply.n),
         ("r1", TokenIdsInReply::Report, 4, 2)

@@ -5,7 +5,8 @@
 use std::time::Duration;
 
 use lazy_attn_engine::{
-    EngineError, Event, FinishReason, GeneratedToken, PartOutcome, ResolvedPart, Timing, TokenLogprob, Usage,
+    EngineError, Event, FinishReason, GeneratedToken, PartOutcome, ResolvedPart, Timing, TokenLogprob,
+    TokenOrigin, Usage,
 };
 use lazy_attn_proto::v1;
 use lazy_attn_server::convert::{CollectError, Collector, Reply, TokenIdsInReply};
@@ -23,7 +24,8 @@ fn reply(n: u32) -> Reply {
 
 fn token(id: u32) -> GeneratedToken {
     let chosen = TokenLogprob { token: TokenId(id), logprob: -0.5 };
-    GeneratedToken { chosen, top: vec![TokenLogprob { token: TokenId(id + 1), logprob: -0.25 }] }
+    let top = vec![TokenLogprob { token: TokenId(id + 1), logprob: -0.25 }];
+    GeneratedToken { chosen, top, origin: TokenOrigin::Sampled }
 }
 
 fn delta(index: u32, text: &str, ids: &[u32]) -> Event {
@@ -113,6 +115,21 @@ fn ids_and_log_probabilities_are_sent_only_when_asked_for() {
     let message = quiet.message(delta(0, "x", &[1])).unwrap();
     let Some(v1::generate_response::Event::Delta(delta)) = message.event else { panic!("not a delta") };
     assert_eq!((delta.text.as_str(), delta.token_ids.len(), delta.top_logprobs.len()), ("x", 0, 0));
+}
+
+#[test]
+fn log_probabilities_of_forced_tokens_are_always_sent() {
+    let quiet = Reply { token_ids: TokenIdsInReply::Omit, top_logprobs: 0, ..reply(1) };
+    let tokens = vec![GeneratedToken { origin: TokenOrigin::Forced, ..token(1) }, token(2)];
+    let events = vec![
+        started(),
+        Event::Delta { index: 0, text: "ab".to_owned(), tokens },
+        delta(0, "c", &[3]),
+        Event::Finished { index: 0, reason: FinishReason::Length },
+        done(),
+    ];
+    let response = collect(&quiet, events).unwrap();
+    assert_eq!((&response.forced_logprobs[..], response.top_logprobs.len()), (&[-0.5][..], 0));
 }
 
 #[test]

@@ -54,6 +54,7 @@ impl Collector {
                 choice.text.push_str(&delta.text);
                 choice.token_ids.extend(delta.token_ids);
                 choice.top_logprobs.extend(delta.top_logprobs);
+                choice.forced_logprobs.extend(delta.forced_logprobs);
             }
             Some(Event::Finished(finished)) => {
                 self.choice(finished.index)?.finish_reason = finished.reason;
@@ -89,6 +90,7 @@ impl Collector {
             text: first.text,
             token_ids: first.token_ids,
             top_logprobs: first.top_logprobs,
+            forced_logprobs: first.forced_logprobs,
             finish_reason: first.finish_reason,
             choices,
             ..self.response

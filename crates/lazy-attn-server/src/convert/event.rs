@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use lazy_attn_engine::{
-    EngineError, Event, FinishReason, GeneratedToken, PartOutcome, ResolvedPart, Timing, TokenLogprob, Usage,
+    EngineError, Event, FinishReason, GeneratedToken, PartOutcome, ResolvedPart, Timing, TokenLogprob,
+    TokenOrigin, Usage,
 };
 use lazy_attn_proto::v1::{self, finished, generate_response};
 
@@ -69,9 +70,11 @@ impl Reply {
             TokenIdsInReply::Report => tokens.iter().map(|token| token.chosen.token.0).collect(),
             TokenIdsInReply::Omit => Vec::new(),
         };
+        let forced = tokens.iter().filter(|token| token.origin == TokenOrigin::Forced);
+        let forced_logprobs = forced.map(|token| token.chosen.logprob).collect();
         let top_logprobs =
             if self.top_logprobs > 0 { tokens.into_iter().map(top_logprobs).collect() } else { Vec::new() };
-        v1::TokenDelta { index, text, token_ids, top_logprobs }
+        v1::TokenDelta { index, text, token_ids, top_logprobs, forced_logprobs }
     }
 }
 

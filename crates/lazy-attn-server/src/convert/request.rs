@@ -86,6 +86,7 @@ impl RequestConverter<'_> {
             cache,
             tenant,
             priority,
+            forced_output: request.forced_output.into_iter().map(TokenId).collect(),
             ..GenerateRequest::new(parts)
         };
         Ok(Converted { request, reply, documents })
