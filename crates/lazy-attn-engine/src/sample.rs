@@ -107,9 +107,7 @@ impl Sample {
             OutputRow::Logits(logits) => {
                 let (chosen, origin) = match self.forced.get(self.generated.len()) {
                     Some(&token) => (self.sampler.score(scratch, logits, token)?, TokenOrigin::Forced),
-                    None => {
-                        (self.sampler.sample(scratch, logits, &self.generated)?, TokenOrigin::Sampled)
-                    }
+                    None => (self.sampler.sample(scratch, logits, &self.generated)?, TokenOrigin::Sampled),
                 };
                 Ok(GeneratedToken { chosen: chosen.token, top: chosen.top.to_vec(), origin })
             }

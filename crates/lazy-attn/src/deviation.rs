@@ -16,7 +16,10 @@ pub struct DeviationSums {
 impl DeviationSums {
     pub(crate) fn new(sums: Vec<[f64; 2]>, num_layers: u32) -> DeviationSums {
         let num_layers = num_layers as usize;
-        assert!(num_layers > 0 && sums.len().is_multiple_of(num_layers), "every block has sums of every layer");
+        assert!(
+            num_layers > 0 && sums.len().is_multiple_of(num_layers),
+            "every block has sums of every layer"
+        );
         DeviationSums { sums, num_layers }
     }
 

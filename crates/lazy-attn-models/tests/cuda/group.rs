@@ -27,11 +27,7 @@ const KEYS: &str =
     r#""model_type": "llama", "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 64"#;
 
 fn options() -> CudaOptions {
-    CudaOptions {
-        kv_budget: CudaKvBudget::Blocks(256),
-        max_step_tokens: 256,
-        ..with_dtype(HalfDtype::F16)
-    }
+    CudaOptions { kv_budget: CudaKvBudget::Blocks(256), max_step_tokens: 256, ..with_dtype(HalfDtype::F16) }
 }
 
 #[test]

@@ -43,10 +43,7 @@ fn half_unit_below_two(dtype: KvDtype) -> f64 {
 /// An element, below 2 once it is rotated, is stored with an error `u` at most: half a unit in the last place, and 2e-6 from the
 /// angles. Of uniform elements the mean of |a - b| and of (a - b)^2 is 2/3, of |b| 1/2 and of b^2 1/3, so the distance is off
 /// by 4 u of itself, the length by 3 u: 7 u together.
-pub(crate) fn check(
-    scenario: &Scenario,
-    deviation: impl Fn(BlockPairs<'_>) -> Result<Vec<f32>, AttnError>,
-) {
+pub(crate) fn check(scenario: &Scenario, deviation: impl Fn(BlockPairs<'_>) -> Result<Vec<f32>, AttnError>) {
     let shape = scenario.shape;
     let unit = 2e-6 + half_unit_below_two(shape.dtype);
     let block_size = shape.block_size;
