@@ -1,4 +1,5 @@
-//! Many sequences over the same documents in many orders: the device draws what the CPU would, wherever the CPU is sure.
+//! Many sequences over the same documents in many orders: the device draws what the CPU would, wherever the CPU is sure. In bf16
+//! that means by more than its roundings may move two logits apart, which is more than the margin that f16 is held to.
 //!
 //! `LAZY_ATTN_TEST_MODEL` and `LAZY_ATTN_TEST_GOLDEN` put another model of the same tokenizer, and prompts for it, in the place
 //! of the embedded ones.
@@ -17,7 +18,7 @@ use lazy_attn_types::{AttentionMode, Executor, TokenId};
 
 use crate::batch::{GREEDY, drawn, grow, step};
 use crate::golden::cases;
-use crate::{cpu_options, device, embedded, margin, with_dtype};
+use crate::{cpu_options, device, embedded, margin, tolerance, with_dtype};
 
 const NUM_TOKENS: usize = 12;
 const NUM_SEQUENCES: usize = 32;
@@ -25,9 +26,16 @@ const NUM_SEQUENCES: usize = 32;
 const NUM_BLOCKS: u32 = 4096;
 /// Below this the CPU itself is not sure: 16 bits may decide otherwise.
 const SURE: f64 = 0.1;
+const DTYPES: [HalfDtype; 2] = [HalfDtype::F16, HalfDtype::Bf16];
 
-/// What the CPU would say: tokens up to the first of which it is not sure.
-type Sure = Vec<TokenId>;
+/// A token of which the CPU is sure.
+struct Sure {
+    token: TokenId,
+    margin: f64,
+    /// How far roundings to each of [`DTYPES`] may move two logits apart: of two independent errors the deviations add up as
+    /// squares.
+    moves: [f64; 2],
+}
 
 /// The golden prompt of `mode` with the longest documents, over those documents cut into five, in as many orders as there are
 /// sequences.
@@ -64,7 +72,9 @@ fn order(mut index: usize) -> Vec<usize> {
     order
 }
 
-fn on_cpu(model: &LoadedModel, prompts: &[Vec<Part>], mode: AttentionMode) -> Vec<Sure> {
+/// What the CPU would say: tokens of each sequence up to the first of which it is not sure.
+fn on_cpu(model: &LoadedModel, prompts: &[Vec<Part>], mode: AttentionMode) -> Vec<Vec<Sure>> {
+    let num_layers = model.config.num_layers;
     let options = CpuOptions { kv_budget: KvBudget::Blocks(NUM_BLOCKS), ..cpu_options() };
     let mut cpu = Player::new(CpuExecutor::new(ModelParts::from(model), &options, &Silent).unwrap(), 2);
     let mut continued = |prompt: &Vec<Part>| {
@@ -72,7 +82,8 @@ fn on_cpu(model: &LoadedModel, prompts: &[Vec<Part>], mode: AttentionMode) -> Ve
         let mut tokens = Vec::new();
         while tokens.len() < NUM_TOKENS && margin(&played.logits) >= SURE {
             let token = greedy_token(&played.logits);
-            tokens.push(token);
+            let moves = DTYPES.map(|dtype| 2f64.sqrt() * tolerance(&played.logits, dtype, num_layers));
+            tokens.push(Sure { token, margin: margin(&played.logits), moves });
             cpu.advance(&mut played, token).unwrap();
         }
         cpu.release(played);
@@ -111,6 +122,29 @@ fn on_device(
     all
 }
 
+/// How a device's tokens compare with those of which the CPU is sure, each sequence up to where it leaves the CPU's way.
+#[derive(Default)]
+struct Tally {
+    num_equal: usize,
+    /// Tokens that are others although the margin is larger than what roundings may move.
+    wrong: Vec<String>,
+    /// Others where roundings may decide.
+    rounded: Vec<String>,
+}
+
+impl Tally {
+    fn add(&mut self, got: &[TokenId], want: &[Sure], dtype: usize, at: &str) {
+        let differs = got.iter().zip(want).position(|(got, want)| *got != want.token);
+        self.num_equal += differs.unwrap_or(want.len());
+        if let Some(place) = differs {
+            let Sure { token, margin, moves } = &want[place];
+            let told = format!("{at}, token {place}: {:?} for {token:?}, margin {margin:.3}", got[place]);
+            let list = if *margin > moves[dtype] { &mut self.wrong } else { &mut self.rounded };
+            list.push(told);
+        }
+    }
+}
+
 fn check(mode: AttentionMode) {
     let (model, prompts) = (embedded(), prompts(mode));
     let want = on_cpu(&model, &prompts, mode);
@@ -118,16 +152,26 @@ fn check(mode: AttentionMode) {
     println!("{mode:?}: the CPU is sure of {num_sure} of {} tokens", NUM_SEQUENCES * NUM_TOKENS);
     // A model that is sure of nothing would prove nothing.
     assert!(num_sure >= 2 * NUM_SEQUENCES, "{num_sure}");
-    for dtype in [HalfDtype::F16, HalfDtype::Bf16] {
+    let mut wrong = Vec::new();
+    for (index, dtype) in DTYPES.into_iter().enumerate() {
+        let beyond = want.iter().flatten().filter(|sure| sure.margin > sure.moves[index]).count();
+        println!("{mode:?} {dtype:?}: of {beyond} of them more than roundings may move");
+        assert!(beyond >= NUM_SEQUENCES, "{beyond}");
         for (graphs, batch) in [(true, 1), (false, 1), (true, NUM_SEQUENCES), (false, NUM_SEQUENCES)] {
             let options = CudaOptions { graphs, ..with_dtype(dtype) };
             let got = on_device(&model, options, (&prompts, mode), batch);
-            for (index, (got, want)) in got.iter().zip(&want).enumerate() {
-                let at = format!("{mode:?} {dtype:?}, graphs {graphs}, batch {batch}, sequence {index}");
-                assert_eq!(got[..want.len()], want[..], "{at}");
+            let at = format!("{mode:?} {dtype:?}, graphs {graphs}, batch {batch}");
+            let mut tally = Tally::default();
+            for (sequence, (got, want)) in got.iter().zip(&want).enumerate() {
+                tally.add(got, want, index, &format!("{at}, sequence {sequence}"));
             }
+            println!("{at}: {} tokens as on the CPU; others: {:?}", tally.num_equal, tally.rounded);
+            // f16 is close enough to be held to the CPU wherever that is sure.
+            wrong.extend(if dtype == HalfDtype::F16 { tally.rounded } else { Vec::new() });
+            wrong.append(&mut tally.wrong);
         }
     }
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 #[test]

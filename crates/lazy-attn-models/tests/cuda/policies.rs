@@ -4,13 +4,13 @@ use std::collections::HashMap;
 
 use lazy_attn_models::cuda::CudaExecutor;
 use lazy_attn_models::weights::HalfDtype;
-use lazy_attn_testkit::Player;
+use lazy_attn_testkit::{Part, Player};
 use lazy_attn_types::{
     AttentionMode, ExecError, Executor, ExecutorInfo, Position, Reencoding, SegmentHandle, SegmentView,
     StepInput, StepOutput, StoredKeys,
 };
 
-use crate::golden::cases;
+use crate::golden::{Case, cases};
 use crate::{embedded, max_difference, on_cpu, on_device, tolerance, with_dtype};
 
 /// What a step is made into.
@@ -22,11 +22,12 @@ enum Way {
     Moved,
 }
 
-/// Where a segment was run first, and where it stands.
+/// Where a segment was run first, where it stands, and how often it moved.
 #[derive(Clone, Copy)]
 struct Stand {
     origin: Position,
     place: Position,
+    num_moves: u32,
 }
 
 /// An executor whose steps are made into others.
@@ -34,10 +35,14 @@ struct Changed {
     inner: CudaExecutor,
     way: Way,
     stands: HashMap<SegmentHandle, Stand>,
-    num_moved: usize,
 }
 
 impl Changed {
+    /// How often the segment moved that did so most often.
+    fn most_moves(&self) -> u32 {
+        self.stands.values().map(|stand| stand.num_moves).max().unwrap_or(0)
+    }
+
     fn moved(&mut self, input: &StepInput) -> StepInput {
         let mut input = input.clone();
         for run in input.runs.clone() {
@@ -45,7 +50,8 @@ impl Changed {
                 (run.first_segment as usize, run.first_segment as usize + run.num_segments as usize - 1);
             for index in first..=last {
                 let SegmentView { handle, start, num_tokens, first_block, .. } = input.segments[index];
-                let stand = self.stands.entry(handle).or_insert(Stand { origin: start, place: start });
+                let stand =
+                    self.stands.entry(handle).or_insert(Stand { origin: start, place: start, num_moves: 0 });
                 if stand.place != start && index < last {
                     let distance = start.0 as i32 - stand.place.0 as i32;
                     let (from, to, from_block, to_block) = (handle, handle, first_block, first_block);
@@ -58,7 +64,7 @@ impl Changed {
                         distance,
                     });
                     stand.place = start;
-                    self.num_moved += 1;
+                    stand.num_moves += 1;
                 }
                 input.segments[index].origin = stand.origin;
             }
@@ -81,25 +87,33 @@ impl Executor for Changed {
     }
 }
 
+/// Whether a part occurs again.
+fn has_twice(prompt: &[Part]) -> bool {
+    (1..prompt.len()).any(|index| prompt[..index].iter().any(|part| part.tokens == prompt[index].tokens))
+}
+
 #[test]
 fn raw_and_moved_keys_give_the_logits_of_the_cpu_in_every_order() {
     let model = embedded();
     for way in [Way::Raw, Way::Moved] {
         let inner = on_device(&model, with_dtype(HalfDtype::F16));
-        let changed = Changed { inner, way, stands: HashMap::new(), num_moved: 0 };
+        let changed = Changed { inner, way, stands: HashMap::new() };
         let mut device = Player::new(changed, 1);
         let mut cpu = Player::new(on_cpu(&model), 2);
         let block =
             cases().into_iter().filter(|case| case.mode == AttentionMode::Block && case.prompt.len() > 3);
-        for case in block {
+        // One copy cannot stand at two places of a context.
+        let can_run = |case: &Case| way == Way::Raw || !has_twice(&case.prompt);
+        for case in block.filter(can_run) {
             let mut prompt = case.prompt;
             for _ in 0..3 {
                 let last = prompt.len() - 1;
                 prompt[1..last].rotate_left(1);
                 let got = device.play(&prompt, case.mode).unwrap();
                 let want = cpu.play(&prompt, case.mode).unwrap();
-                // A key that moved is rounded once more each time, four times at most, beside twenty vectors of a layer.
-                let allowed = (24.0f64 / 20.0).sqrt()
+                // A key that moved is rounded once more each time, beside twenty vectors of a layer.
+                let roundings = 20.0 + f64::from(device.executor.most_moves());
+                let allowed = (roundings / 20.0).sqrt()
                     * tolerance(&want.logits, HalfDtype::F16, model.config.num_layers);
                 let difference = max_difference(&got.logits, &want.logits);
                 assert!(difference <= allowed, "{}: {difference} > {allowed}", case.name);
@@ -107,6 +121,6 @@ fn raw_and_moved_keys_give_the_logits_of_the_cpu_in_every_order() {
                 cpu.release(want);
             }
         }
-        assert!(way == Way::Raw || device.executor.num_moved > 3, "documents move");
+        assert_eq!(device.executor.most_moves() > 3, way == Way::Moved, "documents move, and then again");
     }
 }
