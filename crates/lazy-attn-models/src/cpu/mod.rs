@@ -7,7 +7,7 @@
 mod decoder;
 mod executor;
 pub mod linear;
-mod simd;
+pub(crate) mod simd;
 
 pub use executor::{CpuExecutor, CpuOptions, KvBudget};
 pub use linear::WeightDtype;

@@ -25,6 +25,7 @@ pub use mmap::FileBytes;
 pub use random::{RandomDtype, RandomTensors};
 pub use safetensors::SafetensorsFiles;
 pub use shard::{Shard, ShardSizes};
+pub(crate) use sixteen_bit::to_bf16;
 pub use sixteen_bit::{HalfDtype, copy_rows_16bit};
 pub use stream::{HalfReader, Staging};
 pub use tensor::{MadeTensor, RawTensor, TensorDtype, TensorSource};

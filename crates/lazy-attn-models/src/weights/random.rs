@@ -8,7 +8,8 @@ use rayon::prelude::*;
 
 use super::inventory::expected_tensors;
 use super::tensor::check_shape;
-use super::{MadeTensor, RawTensor, TensorDtype, TensorSource};
+use super::{MadeTensor, RawTensor, TensorDtype, TensorSource, to_bf16};
+use crate::cpu::simd::{CpuIsa, Isa, Kernel};
 use crate::{ModelConfig, ModelError};
 
 /// Element type of random weights.
@@ -30,6 +31,7 @@ pub struct RandomTensors {
     seed: u64,
     dtype: RandomDtype,
     num_layers: usize,
+    isa: CpuIsa,
     shapes: HashMap<String, Vec<usize>>,
 }
 
@@ -38,7 +40,7 @@ impl RandomTensors {
     #[must_use]
     pub fn new(config: &ModelConfig, seed: u64, dtype: RandomDtype) -> RandomTensors {
         let shapes = expected_tensors(config).into_iter().collect();
-        RandomTensors { seed, dtype, num_layers: config.num_layers, shapes }
+        RandomTensors { seed, dtype, num_layers: config.num_layers, isa: CpuIsa::detect(), shapes }
     }
 
     fn distribution(&self, name: &str, shape: &[usize]) -> (f32, f32) {
@@ -62,11 +64,12 @@ struct RandomTensor {
     mean: f32,
     deviation: f32,
     stream: Stream,
+    isa: CpuIsa,
 }
 
 impl RandomTensor {
-    // Inlined, as is what it calls: the loops over elements lie in other codegen units of a build of tests.
-    #[inline]
+    // Inlined, as is what it calls, into functions of other instruction sets.
+    #[inline(always)]
     fn value(&self, index: u64) -> f32 {
         self.mean + self.deviation * self.stream.normal(index)
     }
@@ -81,11 +84,27 @@ impl MadeTensor for RandomTensor {
     }
 
     fn fill(&self, first: usize, out: &mut [f32]) {
-        let values = (first as u64..).map(|index| self.value(index));
-        match self.dtype {
-            RandomDtype::F32 => out.iter_mut().zip(values).for_each(|(out, value)| *out = value),
+        self.isa.run(Fill { tensor: self, first: first as u64, out });
+    }
+}
+
+/// Making elements from `first` on.
+struct Fill<'a> {
+    tensor: &'a RandomTensor,
+    first: u64,
+    out: &'a mut [f32],
+}
+
+impl Kernel for Fill<'_> {
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        let elements = self.out.iter_mut().zip(0..);
+        let value = |index: u64| self.tensor.value(self.first.wrapping_add(index));
+        match self.tensor.dtype {
+            RandomDtype::F32 => elements.for_each(|(out, index)| *out = value(index)),
             RandomDtype::Bf16 => {
-                out.iter_mut().zip(values).for_each(|(out, value)| *out = bf16::from_f32(value).to_f32());
+                let widened = |rounded: bf16| f32::from_bits(u32::from(rounded.to_bits()) << 16);
+                elements.for_each(|(out, index)| *out = widened(to_bf16(value(index))));
             }
         }
     }
@@ -97,7 +116,13 @@ impl RandomTensors {
             self.shapes.get(name).ok_or_else(|| ModelError::tensor(name, "is no part of this model"))?;
         check_shape(name, stored, shape)?;
         let (mean, deviation) = self.distribution(name, shape);
-        Ok(RandomTensor { dtype: self.dtype, mean, deviation, stream: Stream::new(self.seed, name) })
+        Ok(RandomTensor {
+            dtype: self.dtype,
+            mean,
+            deviation,
+            stream: Stream::new(self.seed, name),
+            isa: self.isa,
+        })
     }
 }
 
@@ -107,7 +132,7 @@ impl TensorSource for RandomTensors {
         let len: usize = shape.iter().product();
         let bytes = match self.dtype {
             RandomDtype::F32 => generate(len, |index| random.value(index).to_le_bytes()),
-            RandomDtype::Bf16 => generate(len, |index| bf16::from_f32(random.value(index)).to_le_bytes()),
+            RandomDtype::Bf16 => generate(len, |index| to_bf16(random.value(index)).to_le_bytes()),
         };
         Ok(RawTensor { dtype: random.dtype(), shape: shape.to_vec(), bytes: Cow::Owned(bytes) })
     }
@@ -151,7 +176,7 @@ impl Stream {
     }
 
     /// Element `index` of SplitMix64 (Steele, Lea, Flood 2014).
-    #[inline]
+    #[inline(always)]
     fn bits(self, index: u64) -> u64 {
         let mut z = self.0.wrapping_add((index.wrapping_add(1)).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -161,7 +186,7 @@ impl Stream {
 
     /// Near-normal, mean 0, deviation 1: the sum of four uniform numbers, which needs no transcendental function and
     /// so has the same bits on every machine.
-    #[inline]
+    #[inline(always)]
     fn normal(self, index: u64) -> f32 {
         // Four uniform numbers of 0..2^16 have mean 2 (2^16 - 1) and deviation 2^16 / sqrt(3).
         const DEVIATION: f32 = 37_837.23;
@@ -230,6 +255,11 @@ mod tests {
             let (whole, made) = (all.tensor(UP.0, &UP.1).unwrap(), all.made(UP.0, &UP.1).unwrap().unwrap());
             let mut part = [0.0; 100];
             made.fill(77, &mut part);
+            for isa in CpuIsa::available() {
+                let mut same = [0.0; 100];
+                RandomTensor { isa, ..all.random(UP.0, &UP.1).unwrap() }.fill(77, &mut same);
+                assert_eq!(same, part, "{isa}");
+            }
             assert_eq!((whole.dtype, &whole.to_f32()[77..177]), (made.dtype(), &part[..]));
         }
         assert!(tensors(6, RandomDtype::F32).made(UP.0, &[1, 1]).is_err());

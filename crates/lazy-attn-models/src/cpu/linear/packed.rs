@@ -16,7 +16,7 @@ use super::format::{BLOCK, Format};
 use crate::{
     ModelError,
     cpu::simd::{CODE_BYTES, LANES},
-    weights::{RawTensor, TensorDtype, dequantize},
+    weights::{RawTensor, TensorDtype, dequantize, to_bf16},
 };
 
 /// A packed matrix `[out_features, in_features]`.
@@ -172,7 +172,7 @@ fn pack_row(format: Format, rows: &Rows<'_>, row: usize, lane: usize, codes: &mu
             match format {
                 Format::F32 => scatter(bytemuck::cast_slice_mut(codes), lane, floats.into_iter()),
                 Format::Bf16 => {
-                    let bits = floats.into_iter().map(|value| bf16::from_f32(value).to_bits());
+                    let bits = floats.into_iter().map(|value| to_bf16(value).to_bits());
                     scatter(bytemuck::cast_slice_mut(codes), lane, bits);
                 }
                 Format::Q8 | Format::Q4 => requantize(&floats, lane, codes, scales),
