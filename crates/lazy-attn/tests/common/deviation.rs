@@ -71,5 +71,5 @@ pub(crate) fn check(scenario: &Scenario, deviation: impl Fn(BlockPairs<'_>) -> R
     let mut far = lists[1].clone();
     far[0] = BlockId(scenario.num_blocks());
     assert!(deviation(BlockPairs { keys: &far, ..blocks(1) }).is_err());
-    assert_eq!(deviation(BlockPairs { keys: &[], originals: &[], num_tokens: 0 }).unwrap(), []);
+    assert!(deviation(BlockPairs { keys: &[], originals: &[], num_tokens: 0 }).unwrap().is_empty());
 }
