@@ -121,6 +121,6 @@ fn raw_and_moved_keys_give_the_logits_of_the_cpu_in_every_order() {
                 cpu.release(want);
             }
         }
-        assert_eq!(device.executor.most_moves() > 3, way == Way::Moved, "documents move, and then again");
+        assert_eq!(device.executor.most_moves() >= 3, way == Way::Moved, "documents move, and then again");
     }
 }
