@@ -1,7 +1,8 @@
 //! What is measured: `cpu` the criterion benches, `workloads` traffic on this machine, `simulate` clusters on a simulated clock,
 //! `report` the page of all results:
-//! `results` reads them, `tables` and `plots` show them, `simulated` shows what was not measured, `verdicts` holds them against what must be so on every machine.
+//! `results` reads them, `tables`, `claims` and `plots` show them, `simulated` shows what was not measured, `verdicts` holds them against what must be so on every machine.
 
+mod claims;
 mod cpu;
 mod plots;
 mod report;
