@@ -26,15 +26,61 @@ pub(super) fn all(group: &Group) -> Result<Vec<Plot>> {
     }
     for workload in workloads(group) {
         let runs: Vec<&RunFile> = group.runs.iter().filter(|run| run.workload() == workload).collect();
-        plots.extend(by_rate(&workload, &runs)?);
-        plots.extend(by_clients(&workload, &runs)?);
-        plots.extend(by_alpha(&workload, &runs)?);
+        plots.extend(each_alike(
+            &runs,
+            |run| (of_pool(run), run.trace.seed),
+            |alike| by_rate(&workload, alike),
+        )?);
+        plots.extend(each_alike(
+            &runs,
+            |run| (of_pool(run), run.trace.seed, per_client(run)),
+            |alike| by_clients(&workload, alike),
+        )?);
+        plots.extend(each_alike(&runs, load, |alike| by_alpha(&workload, alike))?);
     }
     let is_long = |run: &&RunFile| matches!(run.workload(), "hit" | "churn") && run.num_requests > WINDOW;
     for run in group.runs.iter().filter(is_long) {
         plots.push(over_time(run)?);
     }
     plots.extend(closed_forms(group)?);
+    Ok(plots)
+}
+
+/// What else must be the same where the load differs.
+fn of_pool(run: &RunFile) -> (String, String) {
+    (run.trace.alpha.to_string(), run.kv_budget.clone())
+}
+
+/// Requests, unless there is one for each client.
+fn per_client(run: &RunFile) -> Option<usize> {
+    let clients = run.clients().map(|clients| clients as usize);
+    Some(run.num_requests).filter(|&requests| Some(requests) != clients)
+}
+
+/// What else must be the same where skew and budget differ.
+fn load(run: &RunFile) -> (String, usize, u64) {
+    (format!("{:?}", run.trace.load), run.num_requests, run.trace.seed)
+}
+
+/// A chart of those of `runs` that have the same key, for each key; numbered from the second on.
+fn each_alike<K: PartialEq>(
+    runs: &[&RunFile],
+    key: impl Fn(&RunFile) -> K,
+    draw: impl Fn(&[&RunFile]) -> Result<Option<Plot>>,
+) -> Result<Vec<Plot>> {
+    let mut plots: Vec<Plot> = Vec::new();
+    let mut left = runs.to_vec();
+    while let Some(first) = left.first().map(|&run| key(run)) {
+        let (alike, others): (Vec<&RunFile>, Vec<&RunFile>) =
+            left.into_iter().partition(|run| key(run) == first);
+        if let Some(mut plot) = draw(&alike)? {
+            if !plots.is_empty() {
+                plot.name = format!("{}-{}", plot.name, plots.len() + 1);
+            }
+            plots.push(plot);
+        }
+        left = others;
+    }
     Ok(plots)
 }
 
@@ -68,7 +114,7 @@ fn by_rate(workload: &str, runs: &[&RunFile]) -> Result<Option<Plot>> {
     let axes = (Axis::linear("requests per second"), Axis::log("time to the first token, p50, ms"));
     swept(
         format!("{workload}-rate"),
-        format!("Time to the first token by load, {workload}"),
+        format!("Time to the first token by load, {workload}, {}", pool(runs)),
         axes,
         runs,
         &points,
@@ -84,7 +130,14 @@ fn by_clients(workload: &str, runs: &[&RunFile]) -> Result<Option<Plot>> {
         sorted(points.collect())
     };
     let axes = (Axis::log("clients"), Axis::log("output tokens per second"));
-    swept(format!("{workload}-clients"), format!("Throughput by clients, {workload}"), axes, runs, &points)
+    let title = format!("Throughput by clients, {workload}, {}", pool(runs));
+    swept(format!("{workload}-clients"), title, axes, runs, &points)
+}
+
+/// Skew and budget of `runs`, which have them in common.
+fn pool(runs: &[&RunFile]) -> String {
+    runs.first()
+        .map_or(String::new(), |run| format!("alpha {}, KV budget {}", run.trace.alpha, run.kv_budget))
 }
 
 /// A line per policy, if there are two places at least.
@@ -119,7 +172,12 @@ fn by_alpha(workload: &str, runs: &[&RunFile]) -> Result<Option<Plot>> {
         let values = groups.iter().map(|run| value(run, &policy)).collect();
         BarSeries { name: policy, values }
     });
-    let title = format!("Time to the first token, p50, by skew and KV budget, {workload}");
+    let load = match (runs[0].clients(), runs[0].rate()) {
+        (Some(clients), _) => format!("{clients} clients"),
+        (None, rate) => format!("{} requests/s", rate.unwrap_or_default()),
+    };
+    let requests = runs[0].num_requests;
+    let title = format!("TTFT p50 by skew and KV budget, {workload}, {load}, {requests} requests");
     let chart = BarChart {
         title: title.clone(),
         y: Axis::log("time to the first token, p50, ms"),
@@ -157,7 +215,7 @@ fn closed_forms(group: &Group) -> Result<Vec<Plot>> {
                 == (&first.trace.shape, first.trace.alpha, first.trace.load)
         };
         let (like, others): (Vec<&RunFile>, Vec<&RunFile>) = left.iter().partition(|run| is_like(run));
-        if like.len() > 1 {
+        if like.iter().any(|run| run.kv_budget != first.kv_budget) {
             plots.push(closed_form(&like, plots.len())?);
         }
         left = others;
