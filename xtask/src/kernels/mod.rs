@@ -168,6 +168,7 @@ fn compile(root: &Path, toolchain: &Toolchain, source: &Path, architecture: &str
     command.arg(format!("-gencode=arch=compute_{architecture},code=sm_{architecture}"));
     command.args(["-Xptxas", "-v", "-cubin"]).arg(source).arg("-o").arg(cubin(root, architecture));
     let said = shell::read_errors(&mut command)?;
+    resources::check_products(&said)?;
     let usages = resources::parse(&said);
     if usages.is_empty() {
         return Err(anyhow!("the compiler named no kernel for sm_{architecture}; it said:\n{said}"));

@@ -1,4 +1,5 @@
-//! What the assembler says of every kernel: registers, and bytes spilled to memory. A spill nobody knows of fails.
+//! What the assembler says of every kernel: registers, and bytes spilled to memory. A spill nobody knows of fails, and so do
+//! products of warpgroups that it runs one by one.
 
 use anyhow::{Result, bail};
 
@@ -29,6 +30,20 @@ pub(super) fn parse(said: &str) -> Vec<Usage> {
         usage.registers += number_before(line, " registers");
     }
     usages
+}
+
+/// Fails if warpgroups wait for each product: the assembler's way out where registers or the shape of the code leave it no other, at
+/// half the speed and without a warning.
+pub(super) fn check_products(said: &str) -> Result<()> {
+    let lines: Vec<&str> =
+        said.lines().filter(|line| line.contains("wgmma") && line.contains("serialized")).collect();
+    if !lines.is_empty() {
+        bail!(
+            "products run one by one; change what lives, or branches, between their start and their end:\n{}",
+            lines.join("\n")
+        );
+    }
+    Ok(())
 }
 
 /// The number that stands before `unit`, or zero.
@@ -101,6 +116,14 @@ mod tests {
         assert_eq!((usages[0].registers, usages[0].spill_bytes, usages[0].shared_bytes), (168, 124, 512));
         assert_eq!((usages[1].kernel.as_str(), usages[1].registers), ("la_b", 32));
         assert_eq!(usages[1].architecture, "sm_90a");
+    }
+
+    #[test]
+    fn products_that_run_one_by_one_fail() {
+        assert!(check_products(SAID).is_ok());
+        let warned = "ptxas info    : (C7511) Potential Performance Loss: wgmma.mma_async instructions are serialized due to \
+            insufficient register resources for the wgmma pipeline in the function 'la_a'\n";
+        assert!(check_products(&format!("{SAID}{warned}")).is_err());
     }
 
     #[test]
