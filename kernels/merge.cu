@@ -126,15 +126,20 @@ template <class Element, int HeadDim> __device__ __forceinline__ void merge_by_b
 
 // A warp takes one row after another.
 template <class Element, int HeadDim> __device__ __forceinline__ void merge_by_warps(const LaMerge &p, uint32_t num_rows) {
+    uint32_t index = blockIdx.x * kMergeWarps + threadIdx.x / 32;
+    if (index >= num_rows) return wait_for_last_grid();
+    MergeRow row(p, index, 0, 1);
     wait_for_last_grid();
-    for (uint32_t index = blockIdx.x * kMergeWarps + threadIdx.x / 32; index < num_rows; index += gridDim.x * kMergeWarps) {
-        const MergeRow row(p, index, 0, 1);
+    for (;;) {
         Folded<HeadDim> folded;
         folded.add_all(p, row);
         const float scale = folded.sum > 0.f ? 1.f / folded.sum : 0.f;
 #pragma unroll
         for (int d = 0; d < folded.kLane; d += 2)
             write_pair<Element>(p, row, HeadDim, threadIdx.x % 32 * folded.kLane + d, folded.out[d] * scale, folded.out[d + 1] * scale);
+        index += gridDim.x * kMergeWarps;
+        if (index >= num_rows) return;
+        row = MergeRow(p, index, 0, 1);
     }
 }
 
