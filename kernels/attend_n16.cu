@@ -77,6 +77,8 @@ __device__ __forceinline__ void weigh_values(const Ring &ring, uint32_t stage, u
 // Keys as they are stored: rotated to their places in the segment, to which the queries are turned, part by part.
 template <class Element, int HeadDim> struct StoredKeys {
     static constexpr bool kTurnsQueriesPerPart = true;
+    // 8-bit tiles have no registers left for a second kind of step.
+    static constexpr bool kTakesHalves = kNarrowKeys<Element, HeadDim> == 128 && Element::kKvBytes == 2;
     static constexpr int kRegisters = Element::kKvBytes == 1 ? 192 : 200;  // of computing threads; scales take some of the others
 
     static __device__ __forceinline__ void prepare(const LaAttend &, const N16Shared<HeadDim> &) {}
@@ -90,20 +92,20 @@ template <class Element, int HeadDim> struct StoredKeys {
     }
 };
 
-// One tile: this warp's keys of it, from keys and values in the next two stages of the ring.
-template <class Element, int HeadDim, class Keys>
+// One tile: this warp's 16 * Steps keys of it, from keys and values in the next two stages of the ring.
+template <class Element, int HeadDim, int Steps, class Keys>
 __device__ __forceinline__ void take_tile(const LaAttend &p, Keys &keys, const Ring &ring, RingPlace &place, const LaPart &part, const QueryRow (&rows)[2],
                                           const Visibility &seen, int32_t tile_begin, const uint32_t (&rQ)[HeadDim / 16][4], Accumulator<HeadDim> &sums) {
-    constexpr int kWarpKeys = kNarrowKeys<Element, HeadDim> / kComputeWarps, kSteps = kWarpKeys / 16;
+    constexpr int kWarpKeys = 16 * Steps;
     const uint32_t first = threadIdx.x / 32 * kWarpKeys;
     const int32_t key_begin = tile_begin + static_cast<int32_t>(first);
     const bool has_keys = key_begin < part.key_end;
-    float score[2 * kSteps][4];
+    float score[2 * Steps][4];
 
     barrier_wait(ring.full_of(place.stage), place.parity);
     if (has_keys) {
         const uint32_t sKeys = ring.tiles + place.stage * kNarrowBytes<Element, HeadDim>;
-        keys.template score<kSteps>(sKeys, first, rQ, score);
+        keys.template score<Steps>(sKeys, first, rQ, score);
         scale_keys<Element>(ring, place.stage, first / 16, score);
     }
     warp_arrive(ring.empty_of(place.stage));
@@ -119,7 +121,7 @@ __device__ __forceinline__ void take_tile(const LaAttend &p, Keys &keys, const R
         weigh_values<Element>(ring, place.stage, first / 16, score, sums);
         const uint32_t sValues = ring.tiles + place.stage * kNarrowBytes<Element, HeadDim>;
 #pragma unroll
-        for (int s = 0; s < kSteps; s++) {
+        for (int s = 0; s < Steps; s++) {
             const uint32_t rP[4] = {Element::pack(score[2 * s][0], score[2 * s][1]), Element::pack(score[2 * s][2], score[2 * s][3]),
                                     Element::pack(score[2 * s + 1][0], score[2 * s + 1][1]), Element::pack(score[2 * s + 1][2], score[2 * s + 1][3])};
             add_values<Element, HeadDim>(sValues, first + 16 * s, rP, part.key_end - key_begin - 16 * s, sums.out);
@@ -127,6 +129,19 @@ __device__ __forceinline__ void take_tile(const LaAttend &p, Keys &keys, const R
     }
     warp_arrive(ring.empty_of(place.stage));
     place.advance(ring.num_stages);
+}
+
+// All tiles of a part. A tile that is not more than half full is split between the four warps all the same.
+template <class Element, int HeadDim, class Keys>
+__device__ __forceinline__ void take_part_tiles(const LaAttend &p, Keys &keys, const Ring &ring, RingPlace &place, const LaPart &part, const QueryRow (&rows)[2],
+                                                const Visibility &seen, const uint32_t (&rQ)[HeadDim / 16][4], Accumulator<HeadDim> &sums) {
+    constexpr int kTile = kNarrowKeys<Element, HeadDim>, kSteps = kTile / (16 * kComputeWarps);
+    int32_t tile = part.key_begin;
+    const int32_t whole_end = Keys::kTakesHalves ? part.key_end - kTile / 2 : part.key_end;
+    for (; tile < whole_end; tile += kTile) take_tile<Element, HeadDim, kSteps>(p, keys, ring, place, part, rows, seen, tile, rQ, sums);
+    if constexpr (Keys::kTakesHalves) {
+        if (tile < part.key_end) take_tile<Element, HeadDim, kSteps / 2>(p, keys, ring, place, part, rows, seen, tile, rQ, sums);
+    }
 }
 
 // Writes one merged row's HeadDim elements: 4 of them, from `dim` on.
@@ -205,10 +220,14 @@ __device__ __forceinline__ void consume(const LaAttend &p, const Ring &ring, N16
     const Script script{p, shared.start};
     RingPlace place, turned_place;
     Keys keys(p, shared);
+    if (shared.start.item_begin >= shared.start.item_end) return;
+    const auto row_of = [&](const LaItem &item, int row) { return QueryRow(p, item, script.rows(item), kv_head, lane / 4 + 8 * row); };
+    LaItem item = *script.item(shared.start.item_begin);
+    QueryRow rows[2] = {row_of(item, 0), row_of(item, 1)};
+#pragma unroll 1
     for (int32_t index = shared.start.item_begin; index < shared.start.item_end; index++) {
-        const LaItem item = *script.item(index);
-        const LaRow *item_rows = script.rows(item);
-        const QueryRow rows[2] = {QueryRow(p, item, item_rows, kv_head, lane / 4), QueryRow(p, item, item_rows, kv_head, lane / 4 + 8)};
+        // Loaded here, so that nobody waits for it between items.
+        const LaItem next = *script.item(min(index + 1, shared.start.item_end - 1));
         const int2 bases = base_range(rows);
         Accumulator<HeadDim> sums;
         sums.clear();
@@ -218,10 +237,11 @@ __device__ __forceinline__ void consume(const LaAttend &p, const Ring &ring, N16
             const LaPart part = Keys::kTurnsQueriesPerPart ? take_part<Element, HeadDim>(script, at, rows, shared.turned, turned_place, rQ) : *script.part(at);
             keys.begin(part);
             const Visibility seen(p, part, bases);
-            for (int32_t tile = part.key_begin; tile < part.key_end; tile += kNarrowKeys<Element, HeadDim>)
-                take_tile<Element, HeadDim>(p, keys, ring, place, part, rows, seen, tile, rQ, sums);
+            take_part_tiles<Element, HeadDim>(p, keys, ring, place, part, rows, seen, rQ, sums);
         }
-        finish_item<Element, HeadDim>(p, shared, item, item_rows, kv_head, sums);
+        rows[0] = row_of(next, 0), rows[1] = row_of(next, 1);
+        finish_item<Element, HeadDim>(p, shared, item, script.rows(item), kv_head, sums);
+        item = next;
     }
 }
 

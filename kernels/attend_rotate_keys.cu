@@ -35,6 +35,7 @@ __device__ __forceinline__ float2 turn_on(float2 angle, float2 step) {
 
 template <class Element, int HeadDim> struct RotatingKeys {
     static constexpr bool kTurnsQueriesPerPart = false;  // but once per item
+    static constexpr bool kTakesHalves = false;
     static constexpr int kRegisters = 216;
     static constexpr int kStrips = KeySteps<HeadDim>::kStrips;
     static constexpr int kPairs = HeadDim / 8;  // of a lane
