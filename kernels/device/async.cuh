@@ -64,6 +64,14 @@ __device__ __forceinline__ void barrier_wait(uint32_t barrier, uint32_t parity) 
     }
 }
 
+// Whether a wait would end at once.
+__device__ __forceinline__ bool barrier_test(uint32_t barrier, uint32_t parity) {
+    uint32_t done;
+    asm volatile("{\n.reg .pred p;\nmbarrier.test_wait.parity.shared.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;\n}"
+                 : "=r"(done) : "r"(barrier), "r"(parity) : "memory");
+    return done;
+}
+
 // Arrivals that complete a fill: one that announces the bytes, or one of every lane.
 constexpr uint32_t kFillArrivals = LA_HAS_BULK_COPY ? 1 : 32;
 

@@ -32,11 +32,14 @@ template <class Element, int HeadDim, int Keys> struct WideTile {
     float score[Keys / 8][4];
     uint32_t rP[kSteps][4];
     float out[HeadDim / 8][4];
-    float largest[2], sum[2];
+    // Exponents are taken less `shift`, until a score passes `limit`: not every rise of the maximum is worth scaling what was summed.
+    // Probabilities above one are as exact, and sums end divided by the same.
+    static constexpr float kSlack = 8.f;
+    float shift[2], limit[2], sum[2];
 
     __device__ __forceinline__ void clear() {
 #pragma unroll
-        for (int r = 0; r < 2; r++) largest[r] = -INFINITY, sum[r] = 0.f;
+        for (int r = 0; r < 2; r++) shift[r] = 0.f, limit[r] = -INFINITY, sum[r] = 0.f;
     }
     // Takes 16 rows of prepared queries, from `first_row` on.
     __device__ __forceinline__ void load_queries(uint32_t sQueries, uint32_t first_row) {
@@ -57,44 +60,51 @@ template <class Element, int HeadDim, int Keys> struct WideTile {
         for (int s = 0; s < kSteps; s++) wgmma<Element, 1>(out, rP[s], tile + s * HeadDim * 32 / 16, s != 0 || !is_first);
         wgmma_commit();
     }
-    // Scores become probabilities; what was summed before is to be scaled by `keep`.
-    __device__ __forceinline__ void absorb(float scale_log2, float (&keep)[2]) {
-        float shift[2];
+    // The thread's highest score of each row, in powers of two.
+    __device__ __forceinline__ void find_high(float scale_log2, float (&high)[2]) const {
 #pragma unroll
         for (int r = 0; r < 2; r++) {
             // Four chains: one alone would wait for its own latency.
-            float highs[4] = {largest[r], score[1][2 * r], score[2][2 * r], score[3][2 * r]};
+            float highs[4];
 #pragma unroll
-            for (int n = 0; n < Keys / 8; n++) highs[n % 4] = fmaxf(highs[n % 4], fmaxf(score[n][2 * r], score[n][2 * r + 1]));
-            float high = fmaxf(fmaxf(highs[0], highs[1]), fmaxf(highs[2], highs[3]));
-            high = fmaxf(high, __shfl_xor_sync(~0u, high, 1));
-            high = fmaxf(high, __shfl_xor_sync(~0u, high, 2));
-            // A row that has seen nothing yet has no finite maximum to subtract.
-            shift[r] = high == -INFINITY ? 0.f : high * scale_log2;
-            keep[r] = exp2_fast(largest[r] * scale_log2 - shift[r]);
-            largest[r] = high;
+            for (int n = 0; n < Keys / 8; n++) {
+                const float pair = fmaxf(score[n][2 * r], score[n][2 * r + 1]);
+                highs[n % 4] = n < 4 ? pair : fmaxf(highs[n % 4], pair);
+            }
+            high[r] = fmaxf(fmaxf(highs[0], highs[1]), fmaxf(highs[2], highs[3])) * scale_log2;
+        }
+    }
+    __device__ __forceinline__ bool passes_limit(const float (&high)[2]) const { return high[0] > limit[0] || high[1] > limit[1]; }
+    // Moves `shift` to the row's maximum where that passes the limit, and scales what was summed. For whole warps.
+    __device__ __forceinline__ void raise(const float (&high)[2]) {
+        float keep[2];
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            float most = fmaxf(high[r], __shfl_xor_sync(~0u, high[r], 1));
+            most = fmaxf(most, __shfl_xor_sync(~0u, most, 2));
+            const bool passes = most > limit[r];
+            // Before a row has seen anything there is nothing to keep, and no power of two to keep it by.
+            keep[r] = !passes ? 1.f : limit[r] == -INFINITY ? 0.f : exp2_fast(shift[r] - most);
+            if (passes) shift[r] = most, limit[r] = most + kSlack;
             sum[r] *= keep[r];
         }
-#pragma unroll
-        for (int n = 0; n < Keys / 8; n++)
-#pragma unroll
-            for (int j = 0; j < 4; j++) {
-                score[n][j] = exp2_fast(score[n][j] * scale_log2 - shift[j / 2]);
-                sum[j / 2] += score[n][j];
-            }
-    }
-    __device__ __forceinline__ void rescale(const float (&keep)[2]) {
 #pragma unroll
         for (int n = 0; n < HeadDim / 8; n++)
 #pragma unroll
             for (int j = 0; j < 4; j++) out[n][j] *= keep[j / 2];
     }
-    // Makes operands of the probabilities.
-    __device__ __forceinline__ void pack() {
+    // Scores become probabilities, and operands.
+    __device__ __forceinline__ void weigh(float scale_log2) {
 #pragma unroll
         for (int s = 0; s < kSteps; s++)
 #pragma unroll
-            for (int j = 0; j < 4; j++) rP[s][j] = Element::pack(score[2 * s + j / 2][j % 2 * 2], score[2 * s + j / 2][j % 2 * 2 + 1]);
+            for (int j = 0; j < 4; j++) {
+                float(&pair)[4] = score[2 * s + j / 2];
+                const int r = j % 2;
+                const float low = exp2_fast(pair[2 * r] * scale_log2 - shift[r]), high = exp2_fast(pair[2 * r + 1] * scale_log2 - shift[r]);
+                sum[r] += low + high;
+                rP[s][j] = Element::pack(low, high);
+            }
     }
     // Hides the scores of columns outside [begin, end) of row r of the two; columns are counted from the thread's first.
     __device__ __forceinline__ void mask(int r, int32_t begin, int32_t end) {

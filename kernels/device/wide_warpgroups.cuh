@@ -1,9 +1,10 @@
 // attend's wide classes by wgmma: one or two warpgroups of 64 rows compute, and of a last one a warp copies keys and values while three
 // prepare queries (wide_prepare.cuh).
 //
-// A step starts the scores of a tile and the values of the tile before, and does the softmax of the one while the other still runs,
-// also from one item to the next. Two warpgroups take turns at starting products, so that each has its softmax under the products of
-// the other as well.
+// A step starts the scores of a tile and the values of the tile before, also from one item to the next, and then does the softmax of the
+// scores. Two warpgroups take turns at starting products, so that each has its softmax under the products of the other. Starting values
+// takes about as long as they run, since their operands are registers; so a warpgroup has little to gain from its own, and waits for them
+// before powers are taken: then probabilities become operands one by one, and there may be branches.
 #pragma once
 #include "producer.cuh"
 #include "wide_prepare.cuh"
@@ -16,7 +17,6 @@ namespace la {
 struct WarpgroupShared {
     uint64_t full[kMaxStages];
     uint64_t empty[kMaxStages];
-    float2 order[8];
     int32_t zero;
     WideBuffers buffers;
 };
@@ -45,6 +45,7 @@ template <class Element, int HeadDim, int Keys, int Groups> struct WideConsumer 
     uint32_t tokens = 0;  // of the two rows in their item, 16 bits each
     WideTile<Element, HeadDim, Keys> t;
     Place now;
+    bool has_next = false;  // whether the next two stages are known to be full
 
     __device__ __forceinline__ uint32_t row_of(int r) const { return threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4 + 8 * r; }
     __device__ __forceinline__ uint32_t token_of(int r) const { return tokens >> 16 * r & 0xFFFF; }
@@ -55,6 +56,26 @@ template <class Element, int HeadDim, int Keys, int Groups> struct WideConsumer 
         barrier_wait(ring.full_of(stage), place.parity);
         place.advance(ring.num_stages);
         return stage;
+    }
+    // The same of two; where they are full already, nothing is asked again.
+    __device__ __forceinline__ uint2 next_stages() {
+        const RingPlace first = place;
+        RingPlace second = place;
+        second.advance(ring.num_stages);
+        if (!has_next) {
+            barrier_wait(ring.full_of(first.stage), first.parity);
+            barrier_wait(ring.full_of(second.stage), second.parity);
+        }
+        place = second;
+        place.advance(ring.num_stages);
+        return make_uint2(first.stage, second.stage);
+    }
+    // Asks for the next two, while there is something else to do.
+    __device__ __forceinline__ void look_ahead() {
+        RingPlace second = place;
+        second.advance(ring.num_stages);
+        const bool is_first_full = barrier_test(ring.full_of(place.stage), place.parity), is_second_full = barrier_test(ring.full_of(second.stage), second.parity);
+        has_next = is_first_full && is_second_full;
     }
     __device__ __forceinline__ uint32_t address_of(uint32_t stage) const { return ring.tiles + stage * kStageBytes<HeadDim, Keys>; }
     __device__ __forceinline__ void give_back(uint32_t stage) const { warp_arrive(ring.empty_of(stage)); }
@@ -89,11 +110,11 @@ template <class Element, int HeadDim, int Keys, int Groups> struct WideConsumer 
     }
 
     // Divides by the sum of probabilities and writes the rows.
-    __device__ __forceinline__ void finish(const float (&largest)[2], const float (&sums)[2], const int32_t (&target)[2], bool is_output) {
+    __device__ __forceinline__ void finish(const int32_t (&target)[2], bool is_output) {
         const uint32_t group_size = p.num_q_heads / p.kv.num_kv_heads;
 #pragma unroll
         for (int r = 0; r < 2; r++) {
-            float sum = sums[r];
+            float sum = t.sum[r];
             sum += __shfl_xor_sync(~0u, sum, 1);
             sum += __shfl_xor_sync(~0u, sum, 2);
             const float scale = sum > 0.f ? 1.f / sum : 0.f;
@@ -104,7 +125,7 @@ template <class Element, int HeadDim, int Keys, int Groups> struct WideConsumer 
                 t.store_output(r, scale, exists, static_cast<uint16_t *>(p.out) + entry * HeadDim);
             } else if (exists) {
                 t.store_partial(r, scale, p.partials.out + entry * HeadDim);
-                if (threadIdx.x % 4 == 0) p.partials.lse[entry] = sum > 0.f ? largest[r] * p.rope.scale_log2 + log2f(sum) : -INFINITY;
+                if (threadIdx.x % 4 == 0) p.partials.lse[entry] = sum > 0.f ? t.shift[r] + log2f(sum) : -INFINITY;
             }
         }
     }
@@ -119,17 +140,20 @@ template <class Element, int HeadDim, int Keys, int Groups> struct WideConsumer 
         wgmma_pin(t.score);
         give_back(keys);
         if (!now.is_full()) mask(0);
-        float keep[2];
         t.clear();
-        t.absorb(p.rope.scale_log2, keep);
-        t.pack();
+        float high[2];
+        t.find_high(p.rope.scale_log2, high);
+        t.raise(high);
+        now.tile += Keys;
+        t.weigh(p.rope.scale_log2);
     }
 
     // Values of the tile before and scores of the tile at hand. `was_first`, `is_first`: they begin an item; then the rows of the item
     // before are written to `target`. Nothing runs before or after. There is no branch while something runs, or the assembler would
-    // have products run one by one.
+    // have products run one by one (`cargo xtask kernels` fails then).
     template <TileMask Mask> __device__ __forceinline__ void step(bool was_first, bool is_first, const int32_t (&target)[2], bool is_output) {
-        const uint32_t values = next_stage(), keys = next_stage();
+        const uint2 stages = next_stages();
+        const uint32_t values = stages.x, keys = stages.y;
         if (Groups == 2) sync_threads_with<256>(2 + threadIdx.x / 128);
         wgmma_pin(t.score);
         wgmma_pin(t.out);
@@ -141,22 +165,20 @@ template <class Element, int HeadDim, int Keys, int Groups> struct WideConsumer 
         wgmma_pin(t.score);
         give_back(keys);
         if (Mask == TileMask::kRows) mask(load_shared_word(shared_address(&shared.zero)));
-        const float largest[2] = {t.largest[0], t.largest[1]}, sum[2] = {t.sum[0], t.sum[1]};
-        if (is_first) t.clear();
-        float keep[2];
-        t.absorb(p.rope.scale_log2, keep);
-        // Without this store, which nobody reads, the assembler moves the wait for the values in front of the softmax that should fill
-        // the time. All lanes store to one place, which a tool would tell.
-        if (!LA_SANITIZER) store_shared(shared_address(shared.order + threadIdx.x / 32), make_uint2(__float_as_uint(t.sum[0]), __float_as_uint(t.sum[1])));
+        float high[2];
+        t.find_high(p.rope.scale_log2, high);
         wgmma_wait<0>();
         wgmma_pin(t.out);
         give_back(values);
-        t.pack();
         if (is_first) {
-            finish(largest, sum, target, is_output);
-        } else {
-            t.rescale(keep);
+            finish(target, is_output);
+            t.clear();
         }
+        if (__any_sync(~0u, t.passes_limit(high))) t.raise(high);
+        // What the next step asks first is asked under the powers.
+        look_ahead();
+        now.tile += Keys;
+        t.weigh(p.rope.scale_log2);
     }
 
     __device__ __forceinline__ void last_values(bool was_first, const int32_t (&target)[2], bool is_output) {
@@ -166,7 +188,7 @@ template <class Element, int HeadDim, int Keys, int Groups> struct WideConsumer 
         t.start_values(address_of(values), was_first);
         wgmma_wait<0>();
         wgmma_pin(t.out);
-        finish(t.largest, t.sum, target, is_output);
+        finish(target, is_output);
     }
 
     // All tiles of all parts, from the second tile on.
@@ -176,7 +198,6 @@ template <class Element, int HeadDim, int Keys, int Groups> struct WideConsumer 
             const int32_t target[2] = {now.target[0], now.target[1]};
             const bool is_output = now.flags & kNoteOutput;
             bool is_first = false;
-            now.tile += Keys;
             if (now.tile >= now.key_end) {
                 load_part();
                 if (now.flags & kNoteEnd) return last_values(was_first, target, is_output);
