@@ -135,24 +135,24 @@ __device__ __forceinline__ void announce_next(const LaAttend &p, const LaStart &
     buffer.advance(kQueryBuffers);
 }
 
-// Four dimensions of a row and their partners, from `low` and from `high` on. Where nothing rotates, partners are merely neighbours.
+// Four dimensions of a row and their partners, from `low` and from `high` on. Where nothing rotates, partners are merely neighbours, and
+// turn by nothing.
 struct QueryUnit {
     uint32_t low, high;
-    bool rotates;
+    uint64_t turns[4];
 
     __device__ __forceinline__ QueryUnit(const LaRope &rope, uint32_t unit) {
         const uint32_t pairs = rope.rotary_dim / 2;
-        rotates = 4 * unit < pairs;
+        const bool rotates = 4 * unit < pairs;
         low = rotates ? 4 * unit : rope.rotary_dim + 8 * (unit - pairs / 4);
         high = low + (rotates ? pairs : 4);
+#pragma unroll
+        for (int i = 0; i < 4; i++) turns[i] = rotates ? __ldg(rope.turns + low + i) : 0;
     }
     // Cosines and sines of its pairs.
-    __device__ __forceinline__ void angles(const LaRope &rope, int32_t distance, float2 (&angle)[4]) const {
+    __device__ __forceinline__ void angles(int32_t distance, float2 (&angle)[4]) const {
 #pragma unroll
-        for (int i = 0; i < 2; i++) {
-            const PairAngles two(rope.turns, rotates ? low + 2 * i : 0, rotates ? distance : 0);
-            angle[2 * i] = two.first, angle[2 * i + 1] = two.second;
-        }
+        for (int i = 0; i < 4; i++) angle[i] = angle_of(turns[i], distance);
     }
 };
 
@@ -163,66 +163,79 @@ template <class Element> __device__ __forceinline__ void turn_two(uint32_t &low,
     high = Element::pack(y.x * first.x + x.x * first.y, y.y * second.x + x.y * second.y);
 }
 
-// Rotates a buffer of queries in place. The lanes of a row read it as it came and write it as query_byte says. There is no branch but
-// those of the loops, so that rows of several heads hide each other's latency: a warp is alone here.
-template <class Element, int HeadDim>
-__device__ __forceinline__ void turn_queries(const LaAttend &p, WideSlot &slot, uint32_t sQueries) {
-    constexpr uint32_t kUnits = HeadDim / 8, kBatch = 2;
-    static_assert(32 % kUnits == 0, "the lanes of a row are of one warp");
-    const uint32_t lane = threadIdx.x % 32, group_size = p.num_q_heads / p.kv.num_kv_heads, num_tokens = slot.note.num_tokens;
-    const QueryUnit unit(p.rope, lane % kUnits);
-#pragma unroll 1
-    for (;;) {
-        uint32_t first = 0;
-        if (lane == 0) first = atomicAdd(&slot.note.num_claimed, 32 / kUnits);
-        first = __shfl_sync(~0u, first, 0);
-        if (first >= num_tokens) return;
-        const uint32_t token = first + lane / kUnits;
-        float2 angle[4];
-        unit.angles(p.rope, slot.rows[min(token, num_tokens - 1)].distance, angle);
-#pragma unroll 1
-        for (uint32_t head = 0; head < group_size; head += kBatch) {
-            const uint32_t row = token * group_size + head, num_rows = token < num_tokens ? group_size - head : 0;
-            uint2 rLow[kBatch], rHigh[kBatch];
+// Rotates a unit of `Rows` rows in place, neighbours if there are two, of which the first is even: reads it as it came and writes it as
+// query_byte says. `exists`: else lanes do nothing, but wait for those beside them.
+template <class Element, int HeadDim, int Rows>
+__device__ __forceinline__ void turn_rows(uint32_t sQueries, uint32_t row, const QueryUnit &unit, const float2 (&angle)[4], bool exists) {
+    const uint32_t sRow = sQueries + row * HeadDim * 2;
+    uint2 rLow[Rows], rHigh[Rows];
+    if (exists) {
 #pragma unroll
-            for (uint32_t i = 0; i < kBatch; i++) {
-                if (i >= num_rows) continue;
-                const uint32_t sRow = sQueries + (row + i) * HeadDim * 2;
-                rLow[i] = load_shared(sRow + unit.low * 2);
-                rHigh[i] = load_shared(sRow + unit.high * 2);
-            }
-            __syncwarp();
+        for (uint32_t i = 0; i < Rows; i++) {
+            rLow[i] = load_shared(sRow + unit.low * 2 + i * HeadDim * 2);
+            rHigh[i] = load_shared(sRow + unit.high * 2 + i * HeadDim * 2);
+        }
+    }
+    __syncwarp();
+    if (exists) {
+        // The row behind an even one flips the last bit of a group's place.
+        const uint32_t sLow = sQueries + query_byte<HeadDim>(row, unit.low / 8) + unit.low % 8 * 2;
+        const uint32_t sHigh = sQueries + query_byte<HeadDim>(row, unit.high / 8) + unit.high % 8 * 2;
 #pragma unroll
-            for (uint32_t i = 0; i < kBatch; i++) {
-                turn_two<Element>(rLow[i].x, rHigh[i].x, angle[0], angle[1]);
-                turn_two<Element>(rLow[i].y, rHigh[i].y, angle[2], angle[3]);
-            }
-#pragma unroll
-            for (uint32_t i = 0; i < kBatch; i++) {
-                if (i >= num_rows) continue;
-                store_shared(sQueries + query_byte<HeadDim>(row + i, unit.low / 8) + unit.low % 8 * 2, rLow[i]);
-                store_shared(sQueries + query_byte<HeadDim>(row + i, unit.high / 8) + unit.high % 8 * 2, rHigh[i]);
-            }
+        for (uint32_t i = 0; i < Rows; i++) {
+            turn_two<Element>(rLow[i].x, rHigh[i].x, angle[0], angle[1]);
+            turn_two<Element>(rLow[i].y, rHigh[i].y, angle[2], angle[3]);
+            store_shared((sLow ^ i * 16) + i * HeadDim * 2, rLow[i]);
+            store_shared((sHigh ^ i * 16) + i * HeadDim * 2, rHigh[i]);
         }
     }
 }
 
-// Announces all parts of a worker, each before the queries of the part before it are rotated, and rotates the queries of every part. One warp
-// of the three announces, and so rotates less.
-template <class Element, int HeadDim, int Rows>
+// Rotates a buffer of queries, token by token, until no warp finds one. A warp is alone here: two rows hide each other's latency.
+template <class Element, int HeadDim>
+__device__ __forceinline__ void turn_queries(const LaAttend &p, WideSlot &slot, uint32_t sQueries, const QueryUnit &unit) {
+    constexpr uint32_t kUnits = HeadDim / 8;
+    static_assert(32 % kUnits == 0, "the lanes of a row are of one warp");
+    const uint32_t lane = threadIdx.x % 32, group_size = p.num_q_heads / p.kv.num_kv_heads, num_tokens = slot.note.num_tokens;
+    const bool has_pairs = group_size % 2 == 0;
+    uint32_t claim = 0;
+    if (lane == 0) claim = atomicAdd(&slot.note.num_claimed, 32 / kUnits);
+#pragma unroll 1
+    for (;;) {
+        const uint32_t first = __shfl_sync(~0u, claim, 0);
+        if (first >= num_tokens) return;
+        if (lane == 0) claim = atomicAdd(&slot.note.num_claimed, 32 / kUnits);
+        const uint32_t token = first + lane / kUnits;
+        const bool exists = token < num_tokens;
+        float2 angle[4];
+        unit.angles(slot.rows[min(token, num_tokens - 1)].distance, angle);
+        uint32_t row = token * group_size;
+        if (has_pairs) {
+#pragma unroll 1
+            for (const uint32_t end = row + group_size; row < end; row += 2) turn_rows<Element, HeadDim, 2>(sQueries, row, unit, angle, exists);
+        } else {
+#pragma unroll 1
+            for (const uint32_t end = row + group_size; row < end; row++) turn_rows<Element, HeadDim, 1>(sQueries, row, unit, angle, exists);
+        }
+    }
+}
+
+// Rotates the queries of every part. `Announces`: also announces all parts of a worker, each before the queries of the part before it are
+// rotated, and so rotates less.
+template <class Element, int HeadDim, int Rows, bool Announces>
 __device__ __forceinline__ void prepare_parts(const LaAttend &p, WideBuffers &buffers, const WidePlace &queries, uint32_t kv_head, const LaStart &start) {
-    const bool announces = threadIdx.x % 128 < 64;
+    const QueryUnit unit(p.rope, threadIdx.x % (HeadDim / 8));
     NextPart next{start.item_begin};
     RingPlace buffer, ahead;
-    if (announces) announce_next<HeadDim, Rows>(p, start, next, ahead, buffers, queries, kv_head);
+    if (Announces) announce_next<HeadDim, Rows>(p, start, next, ahead, buffers, queries, kv_head);
 #pragma unroll 1
     for (;;) {
         WideSlot &slot = buffers.slot[buffer.stage];
         barrier_wait(queries.raw_of(buffer.stage), buffer.parity);
         const bool is_end = slot.note.flags & kNoteEnd;
         if (!is_end) {
-            if (announces) announce_next<HeadDim, Rows>(p, start, next, ahead, buffers, queries, kv_head);
-            turn_queries<Element, HeadDim>(p, slot, queries.queries_of(buffer.stage));
+            if (Announces) announce_next<HeadDim, Rows>(p, start, next, ahead, buffers, queries, kv_head);
+            turn_queries<Element, HeadDim>(p, slot, queries.queries_of(buffer.stage), unit);
         }
         barrier_arrive(queries.full_of(buffer.stage));
         if (is_end) return;

@@ -80,6 +80,15 @@ template <class Element, int HeadDim, int Keys, int Groups> struct WideConsumer 
     __device__ __forceinline__ uint32_t address_of(uint32_t stage) const { return ring.tiles + stage * kStageBytes<HeadDim, Keys>; }
     __device__ __forceinline__ void give_back(uint32_t stage) const { warp_arrive(ring.empty_of(stage)); }
 
+    // Nobody computes before the first queries are rotated, so all warps rotate them.
+    __device__ __forceinline__ void help_with_first() const {
+        WideSlot &slot = shared.buffers.slot[0];
+        const QueryUnit unit(p.rope, threadIdx.x % (HeadDim / 8));
+        barrier_wait(queries.raw_of(0), 0);
+        if (!(slot.note.flags & kNoteEnd)) turn_queries<Element, HeadDim>(p, slot, queries.queries_of(0), unit);
+        sync_threads_of<1, 128 * Groups>();
+    }
+
     // Takes the next part and its queries.
     __device__ __forceinline__ void load_part() {
         const WideSlot &slot = shared.buffers.slot[buffer.stage];
@@ -215,6 +224,7 @@ template <class Element, int HeadDim, int Keys, int Groups> struct WideConsumer 
     __device__ __forceinline__ void run() {
         const uint32_t group_size = p.num_q_heads / p.kv.num_kv_heads;
         tokens = row_of(0) / group_size | row_of(1) / group_size << 16;
+        help_with_first();
         // The first turn is that of the first warpgroup, and the one that nobody takes is taken at the end.
         if (Groups == 2 && threadIdx.x >= 128) arrive_at_threads<256>(2);
         load_part();
@@ -257,8 +267,10 @@ template <class Element, int HeadDim, int Keys, int Groups> __device__ __forcein
         if (Groups == 2) release_registers<56>();
         if (threadIdx.x < kComputeThreads + 32) {
             produce<Element, HeadDim, Keys, TileEnd::kNumbers>(p, ring, kv_head, start);
+        } else if (threadIdx.x < kComputeThreads + 64) {
+            prepare_parts<Element, HeadDim, 64 * Groups, true>(p, shared.buffers, queries, kv_head, start);
         } else {
-            prepare_parts<Element, HeadDim, 64 * Groups>(p, shared.buffers, queries, kv_head, start);
+            prepare_parts<Element, HeadDim, 64 * Groups, false>(p, shared.buffers, queries, kv_head, start);
         }
     }
     wait_for_last_grid();
