@@ -13,6 +13,7 @@ pub struct LentExecutor {
     executor: Arc<Mutex<Box<dyn Executor>>>,
     info: ExecutorInfo,
     shows_parts: bool,
+    focuses_documents: bool,
 }
 
 impl LentExecutor {
@@ -20,7 +21,8 @@ impl LentExecutor {
     #[must_use]
     pub fn new(executor: Box<dyn Executor>) -> LentExecutor {
         let (info, shows_parts) = (executor.info().clone(), executor.shows_parts());
-        LentExecutor { executor: Arc::new(Mutex::new(executor)), info, shows_parts }
+        let focuses_documents = executor.focuses_documents();
+        LentExecutor { executor: Arc::new(Mutex::new(executor)), info, shows_parts, focuses_documents }
     }
 
     /// Sizes and identity.
@@ -54,6 +56,10 @@ impl Executor for LentExecutor {
 
     fn shows_parts(&self) -> bool {
         self.shows_parts
+    }
+
+    fn focuses_documents(&self) -> bool {
+        self.focuses_documents
     }
 
     fn key_deviation(&mut self, blocks: BlockPairs<'_>) -> Result<Vec<f32>, ExecError> {

@@ -92,6 +92,8 @@ pub(crate) struct Intake {
     rankings: Arc<Rankings>,
     /// Whether documents can be seen in part.
     shows_parts: bool,
+    /// Whether documents can be looked at in another way than the rest of a context.
+    focuses_documents: bool,
     fingerprint: Fingerprint,
     max_parts: usize,
     kv_policy: KvPolicy,
@@ -106,6 +108,7 @@ impl Intake {
     ) -> Intake {
         let EngineConfig { max_parts, kv_policy, .. } = *config;
         let (info, shows_parts) = (executor.info().clone(), executor.shows_parts());
+        let focuses_documents = executor.focuses_documents();
         let tokenizer_fingerprint = tokenizer.fingerprint();
         let stored_keys = format!("{:?}", kv_policy.stored_keys());
         let fingerprint = Fingerprint::of(&[
@@ -113,7 +116,16 @@ impl Intake {
             ("tokenizer", &tokenizer_fingerprint.0),
             ("stored keys", stored_keys.as_bytes()),
         ]);
-        Intake { tokenizer, info, rankings, shows_parts, fingerprint, max_parts, kv_policy }
+        Intake {
+            tokenizer,
+            info,
+            rankings,
+            shows_parts,
+            focuses_documents,
+            fingerprint,
+            max_parts,
+            kv_policy,
+        }
     }
 
     pub(crate) fn prepare(&self, mut request: GenerateRequest) -> Result<Prepared, EngineError> {
@@ -243,6 +255,11 @@ impl Intake {
 
     fn check_rules(&self, request: &GenerateRequest) -> Result<(), EngineError> {
         self.rules(request).validate()?;
+        if request.focus.is_on() && !self.focuses_documents {
+            let problem =
+                "not supported on this device: use --device cpu, or leave temperature and scale at 1";
+            return Err(invalid("focus", problem));
+        }
         let sees_parts = matches!(request.exactness, Exactness::Head { .. } | Exactness::Selective { .. });
         if sees_parts && !self.shows_parts {
             let problem = "this model on this device reads documents whole; use block, preamble or full";
@@ -282,8 +299,8 @@ impl Intake {
     }
 
     fn rules(&self, request: &GenerateRequest) -> ContextRules {
-        let (exactness, placement) = (request.exactness, request.placement);
-        ContextRules { exactness, placement, block_size: self.info.block_size }
+        let GenerateRequest { exactness, placement, focus, .. } = *request;
+        ContextRules { exactness, placement, block_size: self.info.block_size, focus }
     }
 
     /// A document's tokens never depend on its place, so in front of one the token that opens a text is a segment of

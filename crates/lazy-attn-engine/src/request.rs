@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lazy_attn_types::{
-    Exactness, OutputParams, Placement, RequestId, SamplingParams, StopParams, TenantSalt, TokenId,
+    DocumentFocus, Exactness, OutputParams, Placement, RequestId, SamplingParams, StopParams, TenantSalt,
+    TokenId,
 };
 
 /// Text, or tokens that were made elsewhere.
@@ -44,6 +45,9 @@ pub struct GenerateRequest {
     pub exactness: Exactness,
     /// Where the documents stand.
     pub placement: Placement,
+    /// How texts and the answer look at the shared copies of documents. Not every executor can
+    /// ([`focuses_documents`](lazy_attn_types::Executor::focuses_documents)).
+    pub focus: DocumentFocus,
     /// How tokens are chosen.
     pub sampling: SamplingParams,
     /// When a sequence ends.
@@ -72,6 +76,7 @@ impl GenerateRequest {
             parts,
             exactness: Exactness::Block,
             placement: Placement::Consecutive,
+            focus: DocumentFocus::OFF,
             sampling: SamplingParams::default(),
             stopping: StopParams::default(),
             output: OutputParams::default(),

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use lazy_attn_sched::{Outcome, PlannedRun, SchedError, Scheduler, StepPlan, Submission, Work};
 use lazy_attn_types::{
-    Capability, ExecError, Executor, OutputKind, RequestId, SequenceId, StepInput, StepOutput, Timestamp,
+    Capability, ExecError, Executor, FocusedView, OutputKind, RequestId, SegmentKind, SequenceId, StepInput,
+    StepOutput, Timestamp,
 };
 
 use crate::command::{Answerer, Command, Job, Question};
@@ -211,7 +212,26 @@ impl StepLoop {
         if self.executor.info().capability >= Capability::Samples {
             input.outputs.extend(plan.rows().map(|run| self.output_kind(run)));
         }
+        if self.requests.values().any(|live| live.context().focus().is_on()) {
+            self.focus_documents(plan, &mut input);
+        }
         input
+    }
+
+    /// Says which of the views that `plan` reads are documents that their request looks at in another way. The arrays have the
+    /// runs in the order of the plan, and a run the segments of its context.
+    fn focus_documents(&self, plan: &StepPlan, input: &mut StepInput) {
+        for (planned, run) in plan.runs.iter().zip(&input.runs) {
+            let owner = self.owners.get(&planned.sequence).and_then(|owner| self.requests.get(owner));
+            let Some(context) = owner.map(LiveRequest::context) else { continue };
+            let focus = context.focus();
+            if !focus.is_on() {
+                continue;
+            }
+            let earlier = context.segments().iter().zip(run.first_segment..).take(planned.num_earlier);
+            let documents = earlier.filter(|(segment, _)| segment.kind() == SegmentKind::Document);
+            input.focused.extend(documents.map(|(_, view)| FocusedView { view, focus }));
+        }
     }
 
     fn output_kind(&self, run: &PlannedRun) -> OutputKind {

@@ -4,22 +4,25 @@ use std::fmt;
 use std::str::FromStr;
 
 use lazy_attn_engine::{CacheUse, GenerateRequest};
-use lazy_attn_types::{Exactness, Placement};
+use lazy_attn_types::{DocumentFocus, Exactness, Placement};
 
 use crate::EvalError;
 
 /// Ends the name of a mode that computes everything for each request and keeps nothing.
 const UNCACHED: &str = "-uncached";
 /// What there is, for messages.
-const KNOWN: &str =
-    "full, block, head-K, preamble, selective-P, local, parallel, none, each also with -uncached";
+const KNOWN: &str = "full, block, head-K, preamble, selective-P, local, parallel, none; but for full and none also with -T-S \
+                     (temperature and scale, from 0.1 to 4) behind it, and each with -uncached";
 
 /// One way to ask a question. Its text form is its name: `full`, `block`, `head-16`, `preamble`, `selective-10`, `local`,
-/// `parallel` or `none`, each also with `-uncached`.
+/// `parallel` or `none`. Behind one that has shared copies of documents may stand how they are looked at, as temperature and
+/// scale (`block-0.8-0.9`, `head-16-0.8-0.9`), and at the end of each `-uncached`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mode {
     /// How the documents are seen.
     pub documents: Documents,
+    /// How they are looked at.
+    pub focus: DocumentFocus,
     /// Whether KV is reused.
     pub cache: CacheUse,
 }
@@ -41,10 +44,14 @@ impl Mode {
     /// Each document is encoded alone and stands at its right position.
     pub const BLOCK: Mode = Mode::placed(Exactness::Block);
     /// The question without its documents.
-    pub const NO_DOCUMENTS: Mode = Mode { documents: Documents::Absent, cache: CacheUse::ReadWrite };
+    pub const NO_DOCUMENTS: Mode = Mode::with(Documents::Absent);
 
     const fn placed(exactness: Exactness) -> Mode {
-        Mode { documents: Documents::Placed(exactness), cache: CacheUse::ReadWrite }
+        Mode::with(Documents::Placed(exactness))
+    }
+
+    const fn with(documents: Documents) -> Mode {
+        Mode { documents, focus: DocumentFocus::OFF, cache: CacheUse::ReadWrite }
     }
 
     /// The same with everything computed for each request.
@@ -67,7 +74,7 @@ impl Mode {
             Documents::Placed(exactness) => (exactness, Placement::Consecutive),
             Documents::Misplaced(placement) => (Exactness::Block, placement),
         };
-        GenerateRequest { exactness, placement, cache: self.cache, ..request }
+        GenerateRequest { exactness, placement, focus: self.focus, cache: self.cache, ..request }
     }
 }
 
@@ -81,6 +88,9 @@ impl fmt::Display for Mode {
             Documents::Misplaced(Placement::Local) => f.write_str("local"),
             Documents::Misplaced(Placement::Parallel) => f.write_str("parallel"),
         }?;
+        if self.focus.is_on() {
+            write!(f, "-{}-{}", self.focus.temperature(), self.focus.scale())?;
+        }
         f.write_str(if self.cache == CacheUse::Bypass { UNCACHED } else { "" })
     }
 }
@@ -93,19 +103,31 @@ impl FromStr for Mode {
             Some(plain) => (plain, CacheUse::Bypass),
             None => (name, CacheUse::ReadWrite),
         };
-        let documents = match plain {
-            "none" => Documents::Absent,
-            "local" => Documents::Misplaced(Placement::Local),
-            "parallel" => Documents::Misplaced(Placement::Parallel),
-            _ => match plain.replacen('-', ":", 1).parse() {
-                Ok(exactness) => Documents::Placed(exactness),
-                Err(_) => {
-                    return Err(EvalError::Unknown { what: "mode", name: name.into(), known: KNOWN.into() });
-                }
-            },
-        };
-        Ok(Mode { documents, cache })
+        let unfocused = documents(plain).map(|documents| (documents, DocumentFocus::OFF));
+        match unfocused.or_else(|| focused(plain)) {
+            Some((documents, focus)) => Ok(Mode { documents, focus, cache }),
+            None => Err(EvalError::Unknown { what: "mode", name: name.into(), known: KNOWN.into() }),
+        }
     }
+}
+
+fn documents(name: &str) -> Option<Documents> {
+    match name {
+        "none" => Some(Documents::Absent),
+        "local" => Some(Documents::Misplaced(Placement::Local)),
+        "parallel" => Some(Documents::Misplaced(Placement::Parallel)),
+        _ => name.replacen('-', ":", 1).parse().ok().map(Documents::Placed),
+    }
+}
+
+/// A name with temperature and scale behind it.
+fn focused(name: &str) -> Option<(Documents, DocumentFocus)> {
+    let (name, scale) = name.rsplit_once('-')?;
+    let (name, temperature) = name.rsplit_once('-')?;
+    let focus = DocumentFocus::new(temperature.parse().ok()?, scale.parse().ok()?).ok()?;
+    let has_copies =
+        |documents: &Documents| !matches!(documents, Documents::Absent | Documents::Placed(Exactness::Full));
+    documents(name).filter(has_copies).map(|documents| (documents, focus))
 }
 
 #[cfg(test)]
@@ -115,10 +137,15 @@ mod tests {
     #[test]
     fn names_are_read_back() {
         let names = ["full", "block", "head-16", "preamble", "selective-10", "local", "parallel", "none"];
-        for name in names.into_iter().flat_map(|name| [name.to_owned(), format!("{name}{UNCACHED}")]) {
+        let focused =
+            ["block-0.8-0.9", "parallel-0.5-1", "head-16-1-0.75", "preamble-2-1", "selective-10-0.1-4"];
+        let names = names.into_iter().chain(focused);
+        for name in names.flat_map(|name| [name.to_owned(), format!("{name}{UNCACHED}")]) {
             assert_eq!(name.parse::<Mode>().unwrap().to_string(), name);
         }
-        for name in ["head-", "head-x", "blocks", "", "-uncached", "selective--1"] {
+        assert_eq!("block-1-1".parse::<Mode>().unwrap(), Mode::BLOCK);
+        let wrong = ["block-0.8", "head-0.8-0.9", "none-0.8-0.9", "full-0.8-0.9", "block-0-1", "block-1-5"];
+        for name in ["head-", "head-x", "blocks", "", "-uncached", "selective--1"].into_iter().chain(wrong) {
             let error = name.parse::<Mode>().unwrap_err().to_string();
             assert!(error.contains("selective-P"), "{error}");
         }

@@ -128,6 +128,22 @@ fn rungs_and_placements_reach_the_engine() {
 }
 
 #[test]
+fn a_focus_reaches_the_engine_and_half_of_one_leaves_the_rest() {
+    let of = |focus: Value| {
+        let request = json!({"parts": [{"text": "a"}], "focus": focus});
+        let focus = convert(&request).map(|converted| converted.request.focus)?;
+        Ok::<_, ConvertError>((focus.temperature(), focus.scale()))
+    };
+    assert_eq!(of(json!(null)).unwrap(), (1.0, 1.0));
+    assert_eq!(of(json!({})).unwrap(), (1.0, 1.0));
+    assert_eq!(of(json!({"temperature": 0.5})).unwrap(), (0.5, 1.0));
+    assert_eq!(of(json!({"scale": 0.75})).unwrap(), (1.0, 0.75));
+    assert_eq!(of(json!({"temperature": 0.1, "scale": 4})).unwrap(), (0.1, 4.0));
+    assert_eq!(of(json!({"temperature": 0})).unwrap_err().path(), "focus.temperature");
+    assert_eq!(of(json!({"scale": 4.5})).unwrap_err().path(), "focus.scale");
+}
+
+#[test]
 fn a_title_in_parts_is_never_shown_to_the_model() {
     let parts = parts_of(&json!({"parts": [
         {"inlineDocument": {"title": "Harbour", "text": "The boat leaves at six."}}, {"text": "When?"}]}));

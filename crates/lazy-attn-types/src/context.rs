@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use crate::segment::TokenRange;
-use crate::{ContextRules, Exactness, KeySpace, Placement, Position, Segment, SegmentKind, TokenId};
+use crate::{
+    ContextRules, DocumentFocus, Exactness, KeySpace, Placement, Position, Segment, SegmentKind, TokenId,
+};
 
 /// The prompt of a sequence: complete segments, then the token that opens the private tail.
 ///
@@ -15,6 +17,7 @@ pub struct Context {
     last_prompt_token: TokenId,
     tail_start: Position,
     num_recomputed: u32,
+    focus: DocumentFocus,
 }
 
 impl Context {
@@ -47,6 +50,12 @@ impl Context {
     pub fn measured(&self) -> impl Iterator<Item = (usize, usize)> {
         let hidden = |(_, segment): &(usize, &Segment)| segment.seen.num_tokens() == 0;
         self.segments.iter().enumerate().filter(hidden).map(|(copy, _)| (copy - 1, copy))
+    }
+
+    /// How its texts, and the tail, look at its documents.
+    #[must_use]
+    pub fn focus(&self) -> DocumentFocus {
+        self.focus
     }
 
     /// Document tokens that are text of this context instead of a shared copy.
@@ -231,7 +240,7 @@ impl ContextBuilder {
     }
 
     fn text(&self, tokens: Arc<[TokenId]>, start: Position) -> Segment {
-        let key = self.keys.text(&self.segments, start, &tokens);
+        let key = self.keys.text(&self.segments, self.rules.focus, start, &tokens);
         let seen = TokenRange::whole(tokens.len() as u32);
         Segment { kind: SegmentKind::Text, tokens, key, start, seen, num_preamble: 0 }
     }
@@ -287,8 +296,8 @@ impl ContextBuilder {
             let segment = self.text(rest.into(), last.start);
             self.segments.push(segment);
         }
-        let num_recomputed = self.num_recomputed;
-        Ok(Context { segments: self.segments, last_prompt_token, tail_start, num_recomputed })
+        let ContextBuilder { segments, num_recomputed, rules, .. } = self;
+        Ok(Context { segments, last_prompt_token, tail_start, num_recomputed, focus: rules.focus })
     }
 }
 
@@ -328,6 +337,24 @@ mod tests {
         let a = context(AttentionMode::Block, &[(Document, &[1, 2]), (Document, &[3]), (Text, &[9, 8])]);
         let b = context(AttentionMode::Block, &[(Document, &[3]), (Document, &[1, 2]), (Text, &[9, 8])]);
         assert_ne!(a.segments()[2].key(), b.segments()[2].key());
+    }
+
+    #[test]
+    fn text_that_looks_at_documents_otherwise_has_another_key_and_nothing_else_has() {
+        let parts: [(SegmentKind, &[u32]); 4] =
+            [(Text, &[7, 7]), (Document, &[1, 2]), (Document, &[3]), (Text, &[9, 8])];
+        let of = |temperature, scale| {
+            let focus = DocumentFocus::new(temperature, scale).unwrap();
+            context(ContextRules { focus, ..ContextRules::from(AttentionMode::Block) }, &parts)
+        };
+        let keys = |context: &Context| -> Vec<_> { context.segments().iter().map(Segment::key).collect() };
+        let plain = keys(&context(AttentionMode::Block, &parts));
+        assert_eq!(keys(&of(1.0, 1.0)), plain);
+        let others = [(0.5, 1.0), (1.0, 0.5), (0.5, 0.5)].map(|(t, s)| keys(&of(t, s)));
+        for (index, other) in others.iter().enumerate() {
+            assert_eq!(other[..3], plain[..3]);
+            assert!(other[3] != plain[3] && others[..index].iter().all(|earlier| earlier[3] != other[3]));
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::{AttentionMode, BlockSize, ParamError};
+use crate::{AttentionMode, BlockSize, DocumentFocus, ParamError};
 
 /// A rung of the ladder from full reuse to full exactness.
 ///
@@ -123,6 +123,8 @@ pub struct ContextRules {
     pub placement: Placement,
     /// Views of documents begin at the borders of blocks of so many tokens.
     pub block_size: BlockSize,
+    /// How texts look at them.
+    pub focus: DocumentFocus,
 }
 
 impl ContextRules {
@@ -130,9 +132,17 @@ impl ContextRules {
     ///
     /// # Errors
     /// [`ParamError`] with the field `exactness` for a percentage above 100, or `placement` for one that is not consecutive
-    /// where documents are, or are partly, text of the context.
+    /// where documents are, or are partly, text of the context; `focus` where all of them are, so that there is nothing to
+    /// look at.
     pub fn validate(&self) -> Result<(), ParamError> {
         self.exactness.validate()?;
+        if self.focus.is_on() && self.exactness == Exactness::Full {
+            return Err(ParamError {
+                field: "focus",
+                value: format!("{} and {}", self.focus.temperature(), self.focus.scale()),
+                allowed: "1 and 1 where documents are text of the context (full, or a kv-policy that makes them so)",
+            });
+        }
         let is_apart = matches!(self.exactness, Exactness::Block | Exactness::Preamble);
         if self.placement == Placement::Consecutive || is_apart {
             return Ok(());
@@ -147,7 +157,8 @@ impl ContextRules {
 
 impl From<Exactness> for ContextRules {
     fn from(exactness: Exactness) -> ContextRules {
-        ContextRules { exactness, placement: Placement::Consecutive, block_size: BlockSize::DEFAULT }
+        let (placement, block_size) = (Placement::Consecutive, BlockSize::DEFAULT);
+        ContextRules { exactness, placement, block_size, focus: DocumentFocus::OFF }
     }
 }
 
@@ -183,6 +194,10 @@ mod tests {
             }
         }
         rules(Exactness::Full, Placement::Consecutive).validate().unwrap();
+        let focus = DocumentFocus::new(0.5, 1.0).unwrap();
+        let focused = |exactness| ContextRules { focus, ..ContextRules::from(exactness) };
+        assert_eq!(focused(Exactness::Full).validate().unwrap_err().field, "focus");
+        focused(Exactness::Head { num_tokens: 16 }).validate().unwrap();
         let too_much = rules(Exactness::Selective { percent: 101 }, Placement::Consecutive);
         assert_eq!(too_much.validate().unwrap_err().field, "exactness");
     }

@@ -3,9 +3,11 @@
 //! The control plane flattens a step into [`StepInput`]; an [`Executor`] runs it and returns [`StepOutput`]. Neither
 //! side knows more of the other than these arrays.
 
+mod focus;
 mod reencode;
 mod rows;
 
+pub use focus::FocusedView;
 pub use reencode::Reencoding;
 pub use rows::{Capability, CarriedToken, OutputKind, OutputRow, RowSampling, SampledRow, StepOutput};
 
@@ -93,6 +95,9 @@ pub struct StepInput {
     /// Documents that come to another position before anything of the step is run, in this order. Only where keys
     /// are [`StoredKeys::Rotated`].
     pub reencodings: Vec<Reencoding>,
+    /// Views of documents that attention weighs otherwise, ascending. Only for an executor that
+    /// [focuses](Executor::focuses_documents).
+    pub focused: Vec<FocusedView>,
 }
 
 impl StepInput {
@@ -138,6 +143,7 @@ impl StepInput {
                 format!("its keys are to be stored {:?}, which the executor cannot", self.stored_keys);
             return Err(ExecError::InvalidStep(problem));
         }
+        self.validate_focus()?;
         self.validate_reencodings(info)?;
         self.validate_rows(info)
     }
@@ -241,6 +247,11 @@ pub trait Executor: Send {
     /// forwards this too.
     fn shows_parts(&self) -> bool {
         true
+    }
+
+    /// Whether it takes [`StepInput::focused`]. An executor that forwards to another one forwards this too.
+    fn focuses_documents(&self) -> bool {
+        false
     }
 
     /// How far the keys of one segment are from those of another with the same tokens: per block the mean over layers of the

@@ -7,6 +7,7 @@
 //! * [`ids`]: opaque ids and units (tokens, blocks, positions) as newtypes.
 //! * [`segment`]: what a context is made of, and the content keys under which its KV is stored.
 //! * [`exactness`]: how much of a document is computed again in a context, and where documents stand.
+//! * [`focus`]: how attention weighs documents that were encoded apart.
 //! * [`context`]: the segments of a prompt, in order.
 //! * [`sampling`]: how tokens are chosen and when a sequence ends.
 //! * [`vocab`]: what a model file says about its tokenizer, as plain data.
@@ -18,6 +19,7 @@ pub mod context;
 pub mod cost;
 pub mod exactness;
 pub mod exec;
+pub mod focus;
 pub mod ids;
 pub mod policy;
 pub mod sampling;
@@ -28,9 +30,11 @@ pub use context::{Context, ContextBuilder};
 pub use cost::{CostModel, StepSize};
 pub use exactness::{ContextRules, Exactness, Placement};
 pub use exec::{
-    BlockPairs, Capability, CarriedToken, ExecError, Executor, ExecutorInfo, OutputKind, OutputRow,
-    Reencoding, RowSampling, Run, SampledRow, SegmentHandle, SegmentView, SharedReads, StepInput, StepOutput,
+    BlockPairs, Capability, CarriedToken, ExecError, Executor, ExecutorInfo, FocusedView, OutputKind,
+    OutputRow, Reencoding, RowSampling, Run, SampledRow, SegmentHandle, SegmentView, SharedReads, StepInput,
+    StepOutput,
 };
+pub use focus::DocumentFocus;
 pub use ids::{BlockId, BlockSize, Position, RequestId, SequenceId, Timestamp, TokenId};
 pub use policy::{KvPolicy, StoredKeys, UnknownPolicy};
 pub use sampling::{OutputParams, ParamError, SamplingParams, StopParams};

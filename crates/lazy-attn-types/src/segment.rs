@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 pub use crate::context::ContextError;
-use crate::{Position, TokenId};
+use crate::{DocumentFocus, Position, TokenId};
 
 /// How the documents of a request are encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -125,10 +125,24 @@ impl KeySpace {
     }
 
     /// Key of a text segment at `start` behind `earlier`: chains over every earlier segment, in order, with its
-    /// boundary, its start and what of it is seen.
+    /// boundary, its start and what of it is seen; and in which way, if documents are looked at in another than the usual one.
     #[must_use]
-    pub fn text(&self, earlier: &[Segment], start: Position, tokens: &[TokenId]) -> SegmentKey {
-        let mut hasher = self.hasher(b"text");
+    pub fn text(
+        &self,
+        earlier: &[Segment],
+        focus: DocumentFocus,
+        start: Position,
+        tokens: &[TokenId],
+    ) -> SegmentKey {
+        let sees_documents = earlier.iter().any(|segment| segment.kind == SegmentKind::Document);
+        let mut hasher = if focus.is_on() && sees_documents {
+            let mut hasher = self.hasher(b"text that focuses documents");
+            hasher.update(&focus.temperature().to_le_bytes());
+            hasher.update(&focus.scale().to_le_bytes());
+            hasher
+        } else {
+            self.hasher(b"text")
+        };
         update_earlier(&mut hasher, earlier, start);
         update_tokens(&mut hasher, tokens);
         SegmentKey(*hasher.finalize().as_bytes())

@@ -122,9 +122,11 @@ impl Schedule {
     /// The arrays of `plan`, whose items no planner has cut by keys.
     ///
     /// # Panics
-    /// If an item has more rows than the widest class, which the configuration of the planner rules out.
+    /// If an item has more rows than the widest class, which the configuration of the planner rules out, or a run focuses its
+    /// documents, which the kernels of devices do not and whoever plans for them refuses.
     #[must_use]
     pub fn new(plan: &Plan, workers: &Workers) -> Schedule {
+        assert!(plan.focused().is_empty(), "kernels of devices look at all keys in one way");
         let mut schedule = Schedule {
             rows: plan.rows().iter().map(|row| LaRow { token: row.token as i32, base: row.base }).collect(),
             writes: writes_of(plan),

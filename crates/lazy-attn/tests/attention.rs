@@ -6,7 +6,9 @@
 #[macro_use]
 mod common;
 
-use common::{LAYER, SHAPE, Scenario, Shape, assert_matches_oracle, bits, deviation, metamorphic};
+use common::{
+    LAYER, SHAPE, Scenario, Shape, assert_matches_oracle, bits, deviation, first_difference, metamorphic,
+};
 use lazy_attn::{CpuIsa, KvDtype};
 
 fn run(scenario: &Scenario) -> Vec<f32> {
@@ -102,6 +104,51 @@ fn keys_deviate_by_their_distance_and_slots_behind_the_last_token_do_not_count()
                 vec![]
             });
             deviation::check(&scenario, |blocks| store.key_deviation(blocks));
+        }
+    }
+}
+
+/// Requests that look at their documents in another way, beside one that does not: over long and short runs, views, documents
+/// of which a window or a view hides everything, and texts between documents.
+fn focusing(shape: Shape) -> Vec<Scenario> {
+    let scenario = Scenario::new(shape, &[40, 300, 23, 0]);
+    let scenario = scenario.request(0, &[0, 1, 2], 3, 1).focusing((0.5, 0.75), 0..3);
+    let scenario = scenario.request(9, &[2, 1, 3], 0, 20).focusing((2.0, 1.5), 0..3);
+    let scenario = scenario.request(5, &[0, 1], 5, 1);
+    let scenario = scenario.request(7, &[0, 1], 2, 1).focusing((1.0, 0.5), 1..2);
+    let scenario = scenario.request(7, &[1, 0], 2, 40).focusing((0.1, 1.0), 0..1).seeing(0, 32..270);
+    let scenario = scenario.request(1, &[3], 4, 2).focusing((0.5, 2.0), 0..1);
+    let windows = [1, 30, 64, 300].map(|window| Scenario { window: Some(window), ..scenario.clone() });
+    let large = Scenario { query_size: 1024.0, ..scenario.clone() };
+    windows.into_iter().chain([scenario, large]).collect()
+}
+
+#[test]
+fn documents_are_looked_at_as_each_request_says() {
+    for dtype in [KvDtype::F32, KvDtype::F16] {
+        focusing(Shape { dtype, ..SHAPE }).iter().for_each(check);
+    }
+}
+
+#[test]
+fn a_focus_of_others_changes_no_bit_and_an_own_one_does() {
+    for scenario in focusing(SHAPE) {
+        let together = bits(&run(&scenario));
+        let mut plain = scenario.clone();
+        plain.requests.iter_mut().for_each(|request| request.focused = None);
+        let plain = bits(&run(&plain));
+        let row = (SHAPE.num_kv_heads * SHAPE.group_size * SHAPE.head_dim) as usize;
+        let mut first = 0;
+        for request in &scenario.requests {
+            let end = first + request.num_tokens as usize * row;
+            let alone = Scenario { requests: vec![request.clone()], ..scenario.clone() };
+            assert_eq!(first_difference(&bits(&run(&alone)), &together[first..end]), None, "{request:?}");
+            let sees_documents = scenario.window.is_none() && request.documents.len() > 1;
+            if request.focused.is_none() || sees_documents {
+                let is_same = together[first..end] == plain[first..end];
+                assert_eq!(is_same, request.focused.is_none(), "{request:?}");
+            }
+            first = end;
         }
     }
 }

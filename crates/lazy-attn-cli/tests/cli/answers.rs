@@ -115,6 +115,28 @@ fn the_ladder_ends_in_the_two_modes_bit_by_bit_and_says_which_rung_ran() {
 }
 
 #[test]
+fn a_focus_changes_likelihoods_and_the_usual_one_no_bit() {
+    let focused = |focus: Value| {
+        let mut request = request(&[FERRY, YARD], "BLOCK");
+        request["focus"] = focus;
+        let response = generate(&[], &request).json();
+        (response["tokenIds"].clone(), response["topLogprobs"].clone())
+    };
+    let block = generate(&[], &request(&[FERRY, YARD], "BLOCK")).json();
+    let block = (block["tokenIds"].clone(), block["topLogprobs"].clone());
+    assert_eq!(focused(json!({"temperature": 1, "scale": 1})), block);
+    for focus in [json!({"temperature": 0.9}), json!({"scale": 0.9})] {
+        let (tokens, logprobs) = focused(focus);
+        assert_eq!(tokens, block.0, "this little changes no answer");
+        assert_ne!(logprobs, block.1);
+    }
+    let mut full = request(&[FERRY], "FULL");
+    full["focus"] = json!({"scale": 0.9});
+    let refused = generate(&[], &full);
+    assert!(refused.code != 0 && refused.stderr.contains("focus"), "{}", refused.stderr);
+}
+
+#[test]
 fn run_takes_a_rung_and_a_placement() {
     let folder = folder("run_rung");
     let ferry = write(&folder, "MV-Swallow.txt", "The MV Swallow is a ferry. Her captain is Maria Stone.");

@@ -119,6 +119,10 @@ impl Executor for CpuExecutor {
         &self.info
     }
 
+    fn focuses_documents(&self) -> bool {
+        true
+    }
+
     fn key_deviation(&mut self, blocks: BlockPairs<'_>) -> Result<Vec<f32>, ExecError> {
         self.store.key_deviation(blocks).map_err(|error| ExecError::Failed(error.to_string()))
     }

@@ -238,6 +238,9 @@ impl CudaExecutor {
             let problem = "the kernels mask by where keys are rotated from, and this model has a window";
             return Err(ExecError::InvalidStep(problem.into()));
         }
+        if !input.focused.is_empty() {
+            return Err(ExecError::InvalidStep("the kernels look at all keys in one way".into()));
+        }
         if self.submitted.len() >= STEPS_IN_FLIGHT {
             return Err(ExecError::InvalidStep(format!("{STEPS_IN_FLIGHT} steps are under way already")));
         }

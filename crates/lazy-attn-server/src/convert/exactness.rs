@@ -1,7 +1,7 @@
-//! Rungs and placements, both ways.
+//! Rungs and placements, both ways, and how documents are looked at.
 
 use lazy_attn_proto::v1::{self, DocumentAttention, DocumentPlacement, ExactnessRung};
-use lazy_attn_types::{AttentionMode, Exactness, Placement};
+use lazy_attn_types::{AttentionMode, DocumentFocus, Exactness, ParamError, Placement};
 
 use crate::convert::ConvertError;
 
@@ -82,6 +82,11 @@ pub(super) fn placement(placement: i32) -> Result<Placement, ConvertError> {
             Err(ConvertError::field("placement", problem))
         }
     }
+}
+
+pub(super) fn focus(focus: Option<v1::DocumentFocus>) -> Result<DocumentFocus, ParamError> {
+    let v1::DocumentFocus { temperature, scale } = focus.unwrap_or_default();
+    DocumentFocus::new(temperature.unwrap_or(1.0), scale.unwrap_or(1.0))
 }
 
 /// The attention mode as the API names it.

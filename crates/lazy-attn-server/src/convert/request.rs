@@ -8,7 +8,7 @@ use lazy_attn_proto::v1::{self, Role, inline_document, part};
 use lazy_attn_types::sampling::EndTokens;
 use lazy_attn_types::{OutputParams, SamplingParams, StopParams, TenantSalt, TokenId};
 
-use crate::convert::exactness::{exactness, placement};
+use crate::convert::exactness::{exactness, focus, placement};
 use crate::convert::{
     ChatMessage, ChatPrompt, ChatRenderer, ChatRole, ConvertError, Defaults, DocumentSource, DocumentUse,
     Limits, Reply, TitledDocument, TokenIdsInReply,
@@ -55,6 +55,7 @@ impl RequestConverter<'_> {
         self.check_names(&request)?;
         let exactness = exactness(request.attention, request.exactness, self.defaults.exactness)?;
         let placement = placement(request.placement)?;
+        let focus = focus(request.focus)?;
         let sampling = self.sampling(request.sampling.unwrap_or_default())?;
         let stopping = self.stopping(request.stopping.unwrap_or_default())?;
         let response = request.response.unwrap_or_default();
@@ -80,6 +81,7 @@ impl RequestConverter<'_> {
         let request = GenerateRequest {
             exactness,
             placement,
+            focus,
             sampling,
             stopping,
             output,

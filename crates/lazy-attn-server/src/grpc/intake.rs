@@ -101,7 +101,8 @@ impl Intake {
         message: v1::CountTokensRequest,
         tenant: TenantSalt,
     ) -> Result<PromptCount, Status> {
-        let v1::CountTokensRequest { model, parts, chat, cache, attention, exactness, placement } = message;
+        let v1::CountTokensRequest { model, parts, chat, cache, attention, exactness, placement, focus } =
+            message;
         let request = v1::GenerateRequest {
             model,
             parts,
@@ -110,6 +111,7 @@ impl Intake {
             attention,
             exactness,
             placement,
+            focus,
             ..v1::GenerateRequest::default()
         };
         let mut request = self.convert(request, tenant)?.request;

@@ -58,6 +58,19 @@ impl Weight {
         }
     }
 
+    /// The fold of one unit that weighs as if its log-sum-exp were `scale` times what it is; its sums go to `scaled`.
+    #[inline(always)]
+    pub(super) fn with_lse_times(self, scale: f32, out: &[f32], scaled: &mut [f32]) -> Weight {
+        if self.sum == 0.0 {
+            return self;
+        }
+        let share = 1.0 / self.sum;
+        for (scaled, &out) in scaled.iter_mut().zip(out) {
+            *scaled = out * share;
+        }
+        Weight { max: (self.max + self.sum.log2()) * scale, sum: 1.0 }
+    }
+
     /// Divides the sums by the sum of probabilities; a row that saw nothing becomes zeros.
     #[inline(always)]
     pub(super) fn normalise(self, out: &mut [f32]) {

@@ -151,6 +151,7 @@ impl<'a, E: Element> ItemTask<'a, E> {
     #[inline(always)]
     fn rotate_rows<I: Isa, const R: usize>(&self, work: &mut TileWork<'_, '_, E>) {
         let call = self.call;
+        let scale = call.scale / self.item.focus.temperature();
         let mut angles = Angles::ZERO;
         let mut angles_of = None;
         for (index, row_index) in work.rows.clone().enumerate() {
@@ -164,7 +165,7 @@ impl<'a, E: Element> ItemTask<'a, E> {
             let at = (row.token as usize * num_q_heads + q_head) * call.head_dim;
             let mut out = [0.0; MAX_ROTARY_DIM];
             let out = &mut out[..call.head_dim];
-            call.rope.rotate::<I>(&angles, call.scale, &call.q[at..at + call.head_dim], out);
+            call.rope.rotate::<I>(&angles, scale, &call.q[at..at + call.head_dim], out);
             for (dim, &value) in out.iter().enumerate() {
                 work.tile.q[dim * R + index] = value;
             }

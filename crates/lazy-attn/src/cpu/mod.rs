@@ -35,7 +35,13 @@ use self::{
     raw::PlaceAngles,
     reencode::Reencode,
 };
-use crate::{error::AttnError, isa::Isa, plan::Plan, reencode::BlockCopy, rope::RopeTable};
+use crate::{
+    error::AttnError,
+    isa::Isa,
+    plan::Plan,
+    reencode::BlockCopy,
+    rope::{MAX_ROTARY_DIM, RopeTable},
+};
 
 /// What a model decides about attention.
 #[derive(Debug, Clone, PartialEq)]
@@ -307,13 +313,22 @@ impl<E: Element> Kernel for MergeToken<'_, E> {
         let call = self.call;
         let record_size = record_elements(call.head_dim);
         let num_slots = call.plan.num_slots() as usize;
+        let focused = call.plan.focused_token(self.token);
+        let mut focused = focused.map(|focused| (focused, [0.0; MAX_ROTARY_DIM]));
         for (q_head, out) in self.out.chunks_exact_mut(call.head_dim).enumerate() {
             let (kv_head, in_group) = (q_head / call.group_size, q_head % call.group_size);
             let mut weight = Weight::EMPTY;
             for &slot in call.plan.merge_list(self.token) {
                 let record = (kv_head * num_slots + slot as usize) * call.group_size + in_group;
                 let (unit_out, unit) = Weight::split(&self.partials[record * record_size..][..record_size]);
-                weight.fold::<I>(out, unit, unit_out);
+                match &mut focused {
+                    Some((documents, scaled)) if documents.slot == slot => {
+                        let scaled = &mut scaled[..call.head_dim];
+                        let unit = unit.with_lse_times(documents.focus.scale(), unit_out, scaled);
+                        weight.fold::<I>(out, unit, scaled);
+                    }
+                    _ => weight.fold::<I>(out, unit, unit_out),
+                }
             }
             weight.normalise(out);
         }

@@ -1,10 +1,11 @@
 //! How a plan is made.
 
-use lazy_attn_types::{Run, SegmentView, SharedReads, StepInput};
+use lazy_attn_types::{DocumentFocus, Run, SegmentView, SharedReads, StepInput};
 
 use super::{
-    BlockWrite, Coverage, Item, Part, PartialsPer, Plan, PlanConfig, Row, Span, Visibility, first_in_window,
-    split::{Piece, PiecePart, PieceRow},
+    BlockWrite, Coverage, FocusedToken, Item, Part, PartialsPer, Plan, PlanConfig, Row, Span, Visibility,
+    first_in_window,
+    split::{Half, Piece, PiecePart, PieceRow},
 };
 use crate::error::AttnError;
 
@@ -90,6 +91,7 @@ impl<'a> Builder<'a> {
             items: Vec::new(),
             merge_begin: Vec::new(),
             merge_slots: Vec::new(),
+            focused: Vec::new(),
         };
         let is_shared = vec![false; input.segments.len()];
         Builder { config, input, is_shared, pieces: Vec::new(), merges: Vec::new(), plan }
@@ -154,7 +156,7 @@ impl<'a> Builder<'a> {
     fn shareable_readers(&self) -> Vec<Reader> {
         let mut readers = Vec::new();
         for (run_index, run) in self.input.runs.iter().enumerate() {
-            if run.num_tokens > self.config.max_shared_run_tokens {
+            if run.num_tokens > self.config.max_shared_run_tokens || !self.input.focused_of(run).is_empty() {
                 continue;
             }
             let nearest = rows_of(self.input, run).next();
@@ -180,8 +182,25 @@ impl<'a> Builder<'a> {
             let chunk_size = rows.len().div_ceil(rows.len().div_ceil(max_rows as usize));
             let lists = self.copy_lists(run);
             for rows in rows.chunks(chunk_size) {
-                let piece = Piece { splits_keys: is_small, ..self.chain(run, rows, &lists) };
-                self.pieces.push(piece);
+                let piece = self.chain(run, rows, &lists);
+                match self.input.focused_of(run).first() {
+                    None => self.pieces.push(Piece { splits_keys: is_small, ..piece }),
+                    Some(focused) => self.add_halves(run, focused.focus, piece),
+                }
+            }
+        }
+    }
+
+    /// The documents of a piece of a focused run, and the rest of it.
+    fn add_halves(&mut self, run: &Run, focus: DocumentFocus, piece: Piece) {
+        let focused = self.input.focused_of(run);
+        let is_focused =
+            |part: &PiecePart| focused.binary_search_by_key(&part.view, |view| view.view).is_ok();
+        let (documents, rest): (Vec<_>, Vec<_>) = piece.parts.into_iter().partition(is_focused);
+        for (half, parts) in [(Half::Documents(focus), documents), (Half::Rest, rest)] {
+            if !parts.is_empty() {
+                let rows = piece.rows.clone();
+                self.pieces.push(Piece { parts, rows, half: Some(half), ..Piece::default() });
             }
         }
     }
@@ -253,18 +272,23 @@ impl<'a> Builder<'a> {
         plan.parts.extend(piece.parts.iter().map(|entry| entry.part));
         plan.rows.extend(piece.rows.iter().map(|entry| entry.row));
         let num_units: u32 = piece.parts.iter().map(|entry| entry.part.num_units(unit_tokens)).sum();
-        let per_unit = self.config.partials == PartialsPer::Unit && !piece.is_whole;
+        let per_unit = self.config.partials == PartialsPer::Unit && !piece.is_whole && piece.half.is_none();
+        let focus = if let Some(Half::Documents(focus)) = piece.half { focus } else { DocumentFocus::OFF };
         let item = Item {
             parts: Span { begin: parts_begin, end: plan.parts.len() as u32 },
             rows: Span { begin: rows_begin, end: plan.rows.len() as u32 },
             first_slot: plan.num_slots,
             slots_per_row: if per_unit { num_units } else { 1 },
             coverage: if piece.is_whole { Coverage::Whole } else { Coverage::Partial },
+            focus,
         };
         plan.num_slots = item.slots().end;
         plan.items.push(item);
         for (index, row) in piece.rows.iter().enumerate() {
             let first_slot = item.first_slot + index as u32 * item.slots_per_row;
+            if focus.is_on() {
+                plan.focused.push(FocusedToken { token: row.row.token, slot: first_slot, focus });
+            }
             let units = piece.parts.iter().flat_map(|entry| {
                 entry.part.units(unit_tokens).map(move |unit| (Piece::order(entry, row), unit.begin))
             });
@@ -277,6 +301,7 @@ impl<'a> Builder<'a> {
     fn add_merge_lists(&mut self) {
         self.merges.sort_unstable();
         let plan = &mut self.plan;
+        plan.focused.sort_unstable_by_key(|focused| focused.token);
         plan.merge_begin.resize(plan.num_tokens as usize + 1, 0);
         for entry in &self.merges {
             plan.merge_begin[entry.token as usize + 1] += 1;

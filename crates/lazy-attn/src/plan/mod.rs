@@ -10,7 +10,9 @@
 //! # Items
 //! * *shared*: one segment that several contexts read, once for all of them. The group key is the storage, not the
 //!   position: every row brings its own start.
-//! * *chain*: the rest of one run's context, several segments in a row; rows are the run's tokens.
+//! * *chain*: the rest of one run's context, several segments in a row; rows are the run's tokens. A run that focuses its
+//!   documents ([`lazy_attn_types::DocumentFocus`]) shares nothing: its chain falls into its documents and the rest, each folded
+//!   to one partial, and [`Plan::focused`] says which of the two a merge weighs otherwise.
 //!
 //! Reading order: this file (the plan), [`Planner`] (how it is made), `split` (cutting work to size), `display`.
 
@@ -20,7 +22,7 @@ mod split;
 
 use std::{num::NonZeroU32, ops::Range};
 
-use lazy_attn_types::{BlockId, BlockSize, SegmentHandle, StoredKeys};
+use lazy_attn_types::{BlockId, BlockSize, DocumentFocus, SegmentHandle, StoredKeys};
 
 pub use build::Planner;
 
@@ -245,6 +247,19 @@ pub struct Item {
     pub slots_per_row: u32,
     /// Whether the rows need other items too.
     pub coverage: Coverage,
+    /// How the rows look at these parts; its temperature divides their scores.
+    pub focus: DocumentFocus,
+}
+
+/// A token that looks at its documents in another way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FocusedToken {
+    /// Index of the token in the step.
+    pub token: u32,
+    /// The slot with the fold of all its documents.
+    pub slot: u32,
+    /// What multiplies their log-sum-exp.
+    pub focus: DocumentFocus,
 }
 
 impl Item {
@@ -287,6 +302,7 @@ pub struct Plan {
     pub(crate) items: Vec<Item>,
     pub(crate) merge_begin: Vec<u32>,
     pub(crate) merge_slots: Vec<u32>,
+    pub(crate) focused: Vec<FocusedToken>,
 }
 
 impl Plan {
@@ -360,6 +376,19 @@ impl Plan {
     #[must_use]
     pub fn merge_begin(&self) -> &[u32] {
         &self.merge_begin
+    }
+
+    /// Tokens that look at their documents in another way, ascending.
+    #[must_use]
+    pub fn focused(&self) -> &[FocusedToken] {
+        &self.focused
+    }
+
+    /// How query token `token` looks at its documents, if in another way.
+    #[must_use]
+    pub fn focused_token(&self, token: usize) -> Option<FocusedToken> {
+        let found = self.focused.binary_search_by_key(&token, |focused| focused.token as usize);
+        found.ok().map(|index| self.focused[index])
     }
 
     /// The parts of `item`, in the order of the context.

@@ -1,5 +1,7 @@
 //! Cutting work to size: pieces are made of whole units, so that no cut shows in a result.
 
+use lazy_attn_types::DocumentFocus;
+
 use super::{Part, Row, Span};
 
 /// A part and the place of its segment in the context.
@@ -18,6 +20,15 @@ pub(super) struct PieceRow {
     pub(super) view: u32,
 }
 
+/// Which parts of a context a piece of a focused run has: all of them that it has, in one fold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Half {
+    /// The documents that are focused.
+    Documents(DocumentFocus),
+    /// Everything else.
+    Rest,
+}
+
 /// Work before it is cut: all rows attend to all parts.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Piece {
@@ -27,6 +38,8 @@ pub(super) struct Piece {
     pub(super) is_whole: bool,
     /// Whether it may be cut between units. Not for long runs: a partial per unit and token would fill memory.
     pub(super) splits_keys: bool,
+    /// Set in a run that focuses its documents.
+    pub(super) half: Option<Half>,
 }
 
 impl Piece {

@@ -15,7 +15,10 @@ use std::{collections::BTreeMap, num::NonZeroU32, ops::Range};
 use lazy_attn::{
     AttnParams, CpuAttention, CpuIsa, KvDtype, KvLayout, KvStore, Plan, PlanConfig, Planner, RopeTable,
 };
-use lazy_attn_types::{BlockId, BlockSize, Position, Run, SegmentHandle, SegmentView, StepInput, TokenId};
+use lazy_attn_types::{
+    BlockId, BlockSize, DocumentFocus, FocusedView, Position, Run, SegmentHandle, SegmentView, StepInput,
+    TokenId,
+};
 use proptest::test_runner::{Config as ProptestConfig, FileFailurePersistence};
 
 pub(crate) use oracle::*;
@@ -46,6 +49,8 @@ pub(crate) struct Request {
     pub(crate) documents: Vec<(usize, u32)>,
     /// Which tokens of a document are seen, by its place among these; all of one that is not listed.
     pub(crate) seen: BTreeMap<usize, Range<u32>>,
+    /// Which places among the documents are looked at in another way, and in which.
+    pub(crate) focused: Option<(DocumentFocus, Range<usize>)>,
     pub(crate) tail_start: u32,
     pub(crate) num_stored: u32,
     pub(crate) num_tokens: u32,
@@ -129,8 +134,17 @@ impl Scenario {
             next += self.documents[document];
         }
         let seed = 1000 + self.requests.len() as u32;
-        let (documents, seen) = (placed, BTreeMap::new());
-        self.requests.push(Request { documents, seen, tail_start: next, num_stored, num_tokens, seed });
+        let (documents, seen, focused) = (placed, BTreeMap::new(), None);
+        let tail_start = next;
+        let request = Request { documents, seen, focused, tail_start, num_stored, num_tokens, seed };
+        self.requests.push(request);
+        self
+    }
+
+    /// Lets the last request look at the documents at `places` in another way.
+    pub(crate) fn focusing(mut self, (temperature, scale): (f32, f32), places: Range<usize>) -> Scenario {
+        let focus = DocumentFocus::new(temperature, scale).unwrap();
+        self.requests.last_mut().unwrap().focused = focus.is_on().then_some((focus, places));
         self
     }
 
@@ -209,6 +223,11 @@ impl Scenario {
         let mut input = StepInput::default();
         for (index, request) in self.requests.iter().enumerate() {
             let views = self.views(index, request);
+            if let Some((focus, places)) = &request.focused {
+                let first = input.segments.len();
+                let view = |place| FocusedView { view: (first + place) as u32, focus: *focus };
+                input.focused.extend(places.clone().map(view));
+            }
             push_run(&mut input, &views, &lists, request.num_stored, request.num_tokens);
         }
         input

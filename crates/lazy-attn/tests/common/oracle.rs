@@ -48,6 +48,8 @@ struct Query<'a> {
     elements: &'a [f32],
     local: u32,
     position: u32,
+    /// How documents are looked at.
+    request: &'a Request,
 }
 
 impl Scenario {
@@ -75,7 +77,7 @@ impl Scenario {
             for local in request.num_stored..request.num_stored + request.num_tokens {
                 let q = self.query(request.seed, local);
                 for (head, elements) in q.chunks(dim).enumerate() {
-                    let query = Query { elements, local, position: request.tail_start + local };
+                    let query = Query { elements, local, position: request.tail_start + local, request };
                     let keys = &heads[head / shape.group_size as usize];
                     out.extend(self.oracle_head(&views, keys, query, source));
                 }
@@ -154,9 +156,11 @@ impl Scenario {
                 score += q * k;
                 sum += (q * k).abs();
             }
-            scores.push(score * scale(shape));
-            mass = mass.max(sum * scale(shape));
+            let scale = scale(shape) / query.temperature_of(key);
+            scores.push(score * scale);
+            mass = mass.max(sum * scale);
         }
+        mass *= query.weigh_documents(&seen, &mut scores);
         let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let sum: f64 = scores.iter().map(|score| (score - max).exp()).sum();
         let mut out = vec![0.0; shape.head_dim as usize];
@@ -205,6 +209,27 @@ impl Scenario {
             relative <= most,
             "{relative:.2e} from the oracle that rounds too, not {most:.2e}, in {self:?}"
         );
+    }
+}
+
+impl Query<'_> {
+    fn temperature_of(&self, key: &Key) -> f64 {
+        let focused = self.request.focused.as_ref().filter(|(_, places)| places.contains(&key.view));
+        focused.map_or(1.0, |(focus, _)| f64::from(focus.temperature()))
+    }
+
+    /// Moves the scores of focused keys so that their log-sum-exp is multiplied; by how much errors of scores grow.
+    fn weigh_documents(&self, keys: &[&Key], scores: &mut [f64]) -> f64 {
+        let Some((focus, places)) = &self.request.focused else { return 1.0 };
+        let focused = |index: &usize| places.contains(&keys[*index].view);
+        let focused: Vec<usize> = (0..keys.len()).filter(focused).collect();
+        let max = focused.iter().map(|&index| scores[index]).fold(f64::NEG_INFINITY, f64::max);
+        let sum: f64 = focused.iter().map(|&index| (scores[index] - max).exp()).sum();
+        let growth = f64::from(focus.scale()) - 1.0;
+        for &index in &focused {
+            scores[index] += growth * (max + sum.ln());
+        }
+        1.0 + growth.abs()
     }
 }
 
