@@ -11,7 +11,7 @@ use lazy_attn_engine::{
     Timing, Usage,
 };
 use lazy_attn_text::{BlockTemplate, Document};
-use lazy_attn_types::{StopParams, TokenId};
+use lazy_attn_types::{OutputParams, StopParams, TokenId};
 
 use crate::random::Random;
 use crate::{EvalError, Mode, Question};
@@ -38,6 +38,15 @@ pub enum Scoring {
     AnswersOnly,
 }
 
+/// Whether it is noted by how much each token of an answer was more likely than the next one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Margins {
+    /// It is, so that answers that differ between two ways of computing can be told from close calls.
+    Noted,
+    /// It is not.
+    Omitted,
+}
+
 /// What is run.
 #[derive(Debug, Clone)]
 pub struct RunOptions {
@@ -51,6 +60,8 @@ pub struct RunOptions {
     pub max_in_flight: usize,
     /// Whether right answers are scored.
     pub scoring: Scoring,
+    /// Whether close calls can be told.
+    pub margins: Margins,
     /// Of the orders.
     pub seed: u64,
 }
@@ -68,6 +79,8 @@ pub struct Answer {
     pub timing: Timing,
     /// Of the first right answer, in the first order only.
     pub likelihood: Option<Likelihood>,
+    /// Of each token, the logarithm of its probability less that of the next likely one; empty unless it was to be noted.
+    pub margins: Vec<f32>,
 }
 
 /// How likely a given answer is.
@@ -214,7 +227,8 @@ impl Run<'_> {
         let base = mode.applied_to(GenerateRequest::new(self.parts(question, mode)));
         let mut stopping = StopParams { max_tokens: self.options.max_tokens, ..StopParams::default() };
         if purpose == Purpose::Generate {
-            return Ok(GenerateRequest { stopping, ..base });
+            let top_logprobs = if self.options.margins == Margins::Noted { 2 } else { 0 };
+            return Ok(GenerateRequest { stopping, output: OutputParams { top_logprobs }, ..base });
         }
         let invalid = |problem: String| EngineError::Invalid { field: "answer".into(), problem };
         let answer = question.answers.first().map_or("", String::as_str);
@@ -303,8 +317,12 @@ fn read(mut stream: RequestStream) -> Result<(Answer, Vec<GeneratedToken>), Engi
             }
             Event::Done { usage, timing } => {
                 let ids = tokens.iter().map(|token: &GeneratedToken| token.chosen.token).collect();
+                let margin =
+                    |token: &GeneratedToken| Some(token.top.first()?.logprob - token.top.get(1)?.logprob);
+                let margins = tokens.iter().filter_map(margin).collect();
                 let text = text.trim().to_owned();
-                return Ok((Answer { text, tokens: ids, usage, timing, likelihood: None }, tokens));
+                let answer = Answer { text, tokens: ids, usage, timing, likelihood: None, margins };
+                return Ok((answer, tokens));
             }
             Event::Failed(error) => return Err(error),
             Event::Started { .. } | Event::Finished { .. } => {}

@@ -10,7 +10,7 @@ mod vocab;
 use lazy_attn_engine::{Engine, EngineConfig, EngineParts, Event, GenerateRequest, Part, PartContent};
 use lazy_attn_eval::procedural::{Family, questions};
 use lazy_attn_eval::report::{Report, Setting, answer_lines, to_markdown};
-use lazy_attn_eval::runner::{self, Scoring, num_requests};
+use lazy_attn_eval::runner::{self, Margins, Scoring, num_requests};
 use lazy_attn_eval::{Answers, Asker, EvalError, Mode, Question, RunOptions};
 use lazy_attn_testkit::{FakeConfig, FakeExecutor};
 use lazy_attn_text::BlockTemplate;
@@ -35,6 +35,7 @@ fn options(modes: &[Mode]) -> RunOptions {
         max_tokens: 6,
         max_in_flight: 9,
         scoring: Scoring::Likelihood,
+        margins: Margins::Omitted,
         seed: 4,
     }
 }
@@ -90,6 +91,20 @@ fn an_answer_is_that_of_the_same_request_alone() {
         }
         assert_eq!(answers.get(index, 0, 1).tokens, expected, "question {index}");
         assert_ne!(answers.get(index, 0, 0).tokens, expected, "question {index}");
+    }
+}
+
+#[test]
+fn margins_are_noted_on_demand_and_change_no_answer() {
+    let asked = questions(&Family::ALL, 3, 1);
+    let plain = run(&engine(2048), asked.clone(), &options(&[Mode::BLOCK])).unwrap();
+    let noted = RunOptions { margins: Margins::Noted, ..options(&[Mode::BLOCK]) };
+    let noted = run(&engine(2048), asked, &noted).unwrap();
+    for question in 0..3 {
+        let (plain, noted) = (plain.get(question, 0, 0), noted.get(question, 0, 0));
+        assert_eq!((&plain.tokens, plain.margins.len()), (&noted.tokens, 0));
+        assert_eq!(noted.margins.len(), noted.tokens.len());
+        assert!(noted.margins.iter().all(|&margin| margin >= 0.0), "{:?}", noted.margins);
     }
 }
 

@@ -31,6 +31,9 @@ pub(crate) struct EvalArgs {
     /// Leave the log-likelihood of the right answers out
     #[arg(long)]
     pub(crate) no_likelihood: bool,
+    /// Note of each token by how much it was more likely than the next one, in the answers that `--out` gets
+    #[arg(long)]
+    pub(crate) margins: bool,
     /// Most requests that are with the engine at once
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=128))]
     pub(crate) in_flight: u32,

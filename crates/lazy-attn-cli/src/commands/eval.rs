@@ -5,7 +5,7 @@ use std::path::Path;
 
 use lazy_attn_eval::procedural::{self, Family};
 use lazy_attn_eval::report::{Setting, answer_lines, to_markdown, to_svg};
-use lazy_attn_eval::runner::{self, Scoring, num_requests};
+use lazy_attn_eval::runner::{self, Margins, Scoring, num_requests};
 use lazy_attn_eval::{Answers, Asker, EvalError, Question, Report, RunOptions, dataset};
 use lazy_attn_text::BlockTemplate;
 use lazy_attn_types::KvPolicy;
@@ -78,6 +78,7 @@ fn ask_all(
         max_tokens: args.max_tokens,
         max_in_flight: args.in_flight as usize,
         scoring: if args.no_likelihood { Scoring::AnswersOnly } else { Scoring::Likelihood },
+        margins: if args.margins { Margins::Noted } else { Margins::Omitted },
         seed: args.seed,
     };
     let mut progress = CountProgress::answers(verbosity, num_requests(&options, questions.len()) as u64);

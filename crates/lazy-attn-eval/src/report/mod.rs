@@ -106,7 +106,7 @@ pub fn answer_lines(answers: &Answers) -> String {
             for (mode, name) in answers.modes.iter().enumerate() {
                 let answer = answers.get(index, order, mode);
                 let score = Score::of(question, &answer.text);
-                let line = json!({
+                let mut line = json!({
                     "question": index + 1,
                     "order": order,
                     "mode": name.to_string(),
@@ -118,6 +118,9 @@ pub fn answer_lines(answers: &Answers) -> String {
                     "logLikelihood": answer.likelihood.map(|likelihood| likelihood.log_probability),
                     "tokens": answer.tokens.iter().map(|token| token.0).collect::<Vec<_>>(),
                 });
+                if !answer.margins.is_empty() {
+                    line["margins"] = json!(answer.margins);
+                }
                 // Writing to a string cannot fail.
                 let _ = writeln!(lines, "{line}");
             }
