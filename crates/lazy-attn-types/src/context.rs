@@ -340,24 +340,6 @@ mod tests {
     }
 
     #[test]
-    fn text_that_looks_at_documents_otherwise_has_another_key_and_nothing_else_has() {
-        let parts: [(SegmentKind, &[u32]); 4] =
-            [(Text, &[7, 7]), (Document, &[1, 2]), (Document, &[3]), (Text, &[9, 8])];
-        let of = |temperature, scale| {
-            let focus = DocumentFocus::new(temperature, scale).unwrap();
-            context(ContextRules { focus, ..ContextRules::from(AttentionMode::Block) }, &parts)
-        };
-        let keys = |context: &Context| -> Vec<_> { context.segments().iter().map(Segment::key).collect() };
-        let plain = keys(&context(AttentionMode::Block, &parts));
-        assert_eq!(keys(&of(1.0, 1.0)), plain);
-        let others = [(0.5, 1.0), (1.0, 0.5), (0.5, 0.5)].map(|(t, s)| keys(&of(t, s)));
-        for (index, other) in others.iter().enumerate() {
-            assert_eq!(other[..3], plain[..3]);
-            assert!(other[3] != plain[3] && others[..index].iter().all(|earlier| earlier[3] != other[3]));
-        }
-    }
-
-    #[test]
     fn moving_a_boundary_changes_the_key() {
         let a = context(AttentionMode::Full, &[(Text, &[1, 2]), (Text, &[3, 4])]);
         let b = context(AttentionMode::Full, &[(Text, &[1]), (Text, &[2, 3, 4])]);

@@ -72,6 +72,10 @@ impl Default for DocumentFocus {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        AttentionMode, ContextBuilder, ContextRules, Fingerprint, KeySpace, Segment, SegmentKey, SegmentKind,
+        TenantSalt, TokenId,
+    };
 
     #[test]
     fn both_numbers_are_bounded() {
@@ -83,6 +87,32 @@ mod tests {
         for wrong in [0.0, 0.09, 4.1, -1.0, f32::NAN, f32::INFINITY] {
             assert_eq!(DocumentFocus::new(wrong, 1.0).unwrap_err().field, "focus.temperature");
             assert_eq!(DocumentFocus::new(1.0, wrong).unwrap_err().field, "focus.scale");
+        }
+    }
+
+    #[test]
+    fn text_that_looks_at_documents_otherwise_has_another_key_and_nothing_else_has() {
+        let keys = KeySpace::new(TenantSalt::SINGLE_USER, Fingerprint::of(&[("model", b"tiny")]));
+        let parts: [(SegmentKind, &[u32]); 4] = [
+            (SegmentKind::Text, &[7, 7]),
+            (SegmentKind::Document, &[1, 2]),
+            (SegmentKind::Document, &[3]),
+            (SegmentKind::Text, &[9, 8]),
+        ];
+        let of = |temperature, scale| -> Vec<SegmentKey> {
+            let focus = DocumentFocus::new(temperature, scale).unwrap();
+            let rules = ContextRules { focus, ..ContextRules::from(AttentionMode::Block) };
+            let mut builder = ContextBuilder::new(keys, rules);
+            for (kind, ids) in parts {
+                builder.push(kind, ids.iter().copied().map(TokenId).collect()).unwrap();
+            }
+            builder.finish().unwrap().segments().iter().map(Segment::key).collect()
+        };
+        let plain = of(1.0, 1.0);
+        let others = [(0.5, 1.0), (1.0, 0.5), (0.5, 0.5)].map(|(temperature, scale)| of(temperature, scale));
+        for (index, other) in others.iter().enumerate() {
+            assert_eq!(other[..3], plain[..3]);
+            assert!(other[3] != plain[3] && others[..index].iter().all(|earlier| earlier[3] != other[3]));
         }
     }
 }
