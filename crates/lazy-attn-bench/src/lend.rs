@@ -12,7 +12,7 @@ use lazy_attn_types::{BlockPairs, ExecError, Executor, ExecutorInfo, StepInput, 
 pub struct LentExecutor {
     executor: Arc<Mutex<Box<dyn Executor>>>,
     info: ExecutorInfo,
-    shows_parts: bool,
+    view_grain: Option<u32>,
     focuses_documents: bool,
 }
 
@@ -20,9 +20,9 @@ impl LentExecutor {
     /// Makes `executor` lendable.
     #[must_use]
     pub fn new(executor: Box<dyn Executor>) -> LentExecutor {
-        let (info, shows_parts) = (executor.info().clone(), executor.shows_parts());
+        let (info, view_grain) = (executor.info().clone(), executor.view_grain());
         let focuses_documents = executor.focuses_documents();
-        LentExecutor { executor: Arc::new(Mutex::new(executor)), info, shows_parts, focuses_documents }
+        LentExecutor { executor: Arc::new(Mutex::new(executor)), info, view_grain, focuses_documents }
     }
 
     /// Sizes and identity.
@@ -54,8 +54,8 @@ impl Executor for LentExecutor {
         &self.info
     }
 
-    fn shows_parts(&self) -> bool {
-        self.shows_parts
+    fn view_grain(&self) -> Option<u32> {
+        self.view_grain
     }
 
     fn focuses_documents(&self) -> bool {

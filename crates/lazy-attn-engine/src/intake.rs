@@ -90,8 +90,8 @@ pub(crate) struct Intake {
     tokenizer: Arc<Tokenizer>,
     info: ExecutorInfo,
     rankings: Arc<Rankings>,
-    /// Whether documents can be seen in part.
-    shows_parts: bool,
+    /// At multiples of how many tokens documents can be seen in part, if they can.
+    view_grain: Option<u32>,
     /// Whether documents can be looked at in another way than the rest of a context.
     focuses_documents: bool,
     fingerprint: Fingerprint,
@@ -107,7 +107,7 @@ impl Intake {
         config: &EngineConfig,
     ) -> Intake {
         let EngineConfig { max_parts, kv_policy, .. } = *config;
-        let (info, shows_parts) = (executor.info().clone(), executor.shows_parts());
+        let (info, view_grain) = (executor.info().clone(), executor.view_grain());
         let focuses_documents = executor.focuses_documents();
         let tokenizer_fingerprint = tokenizer.fingerprint();
         let stored_keys = format!("{:?}", kv_policy.stored_keys());
@@ -116,16 +116,7 @@ impl Intake {
             ("tokenizer", &tokenizer_fingerprint.0),
             ("stored keys", stored_keys.as_bytes()),
         ]);
-        Intake {
-            tokenizer,
-            info,
-            rankings,
-            shows_parts,
-            focuses_documents,
-            fingerprint,
-            max_parts,
-            kv_policy,
-        }
+        Intake { tokenizer, info, rankings, view_grain, focuses_documents, fingerprint, max_parts, kv_policy }
     }
 
     pub(crate) fn prepare(&self, mut request: GenerateRequest) -> Result<Prepared, EngineError> {
@@ -260,8 +251,11 @@ impl Intake {
                 "not supported on this device: use --device cpu, or leave temperature and scale at 1";
             return Err(invalid("focus", problem));
         }
-        let sees_parts = matches!(request.exactness, Exactness::Head { .. } | Exactness::Selective { .. });
-        if sees_parts && !self.shows_parts {
+        let sees_parts = matches!(
+            request.exactness,
+            Exactness::Head { .. } | Exactness::Edges { .. } | Exactness::Selective { .. }
+        );
+        if sees_parts && self.view_grain.is_none() {
             let problem = "this model on this device reads documents whole; use block, preamble or full";
             return Err(invalid("exactness", problem));
         }
@@ -300,7 +294,7 @@ impl Intake {
 
     fn rules(&self, request: &GenerateRequest) -> ContextRules {
         let GenerateRequest { exactness, placement, focus, .. } = *request;
-        ContextRules { exactness, placement, block_size: self.info.block_size, focus }
+        ContextRules { exactness, placement, view_grain: self.view_grain.unwrap_or(1), focus }
     }
 
     /// A document's tokens never depend on its place, so in front of one the token that opens a text is a segment of

@@ -87,6 +87,29 @@ fn a_head_is_computed_in_the_requests_context_and_the_rest_is_read_where_it_lies
 }
 
 #[test]
+fn edges_are_computed_in_the_requests_context_on_both_sides_of_what_is_read() {
+    let rig = free(RigOptions::default());
+    let asked_for = asked(Exactness::Edges { num_tokens: 6 }, prompt());
+    let reply = answer(&rig.handle, asked_for.clone());
+    let [read, long, short, question] = &place(&logical(&prompt()), AttentionMode::Block)[..] else {
+        panic!("four parts");
+    };
+    let edge = |range: std::ops::Range<usize>| {
+        let start = long.start + range.start as u32;
+        Placed::new(SegmentKind::Text, long.tokens[range].to_vec(), start)
+    };
+    let middle = Placed { seen: Some(TokenRange { first: 6, end: 34 }), ..long.clone() };
+    // The second document is shorter than both its edges.
+    let whole = Placed { kind: SegmentKind::Text, ..short.clone() };
+    let seen = vec![read.clone(), edge(0..6), middle, edge(34..40), whole, question.clone()];
+    assert_eq!(reply.ids(), says(seen));
+    let usage = reply.usage();
+    assert_eq!((usage.recomputed_tokens, usage.computed_prompt_tokens), (6 + 6 + 5, 56 + 6 + 6));
+    let again = answer(&rig.handle, asked_for);
+    assert_eq!((again.ids(), again.usage().computed_prompt_tokens), (reply.ids(), 1), "overlays are cached");
+}
+
+#[test]
 fn a_request_that_computes_copy_and_head_counts_both() {
     let rig = free(RigOptions::default());
     let usage = answer(&rig.handle, asked(HEAD, prompt())).usage();
@@ -241,7 +264,8 @@ fn parts() -> impl Strategy<Value = Vec<Part>> {
 
 fn rung() -> impl Strategy<Value = Exactness> {
     let head = (0u32..20).prop_map(|num_tokens| Exactness::Head { num_tokens });
-    prop_oneof![3 => head, 2 => Just(Exactness::Preamble), 1 => Just(Exactness::Block), 1 => Just(Exactness::Full)]
+    let edges = (0u32..12).prop_map(|num_tokens| Exactness::Edges { num_tokens });
+    prop_oneof![3 => head, 3 => edges, 2 => Just(Exactness::Preamble), 1 => Just(Exactness::Block), 1 => Just(Exactness::Full)]
 }
 
 proptest! {

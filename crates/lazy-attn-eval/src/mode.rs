@@ -11,10 +11,10 @@ use crate::EvalError;
 /// Ends the name of a mode that computes everything for each request and keeps nothing.
 const UNCACHED: &str = "-uncached";
 /// What there is, for messages.
-const KNOWN: &str = "full, block, head-K, preamble, selective-P, local, parallel, none; but for full and none also with -T-S \
-                     (temperature and scale, from 0.1 to 4) behind it, and each with -uncached";
+const KNOWN: &str = "full, block, head-K, edges-K, preamble, selective-P, local, parallel, none; but for full and none also with \
+                     -T-S (temperature and scale, from 0.1 to 4) behind it, and each with -uncached";
 
-/// One way to ask a question. Its text form is its name: `full`, `block`, `head-16`, `preamble`, `selective-10`, `local`,
+/// One way to ask a question. Its text form is its name: `full`, `block`, `head-16`, `edges-8`, `preamble`, `selective-10`, `local`,
 /// `parallel` or `none`. Behind one that has shared copies of documents may stand how they are looked at, as temperature and
 /// scale (`block-0.8-0.9`, `head-16-0.8-0.9`), and at the end of each `-uncached`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,9 +136,16 @@ mod tests {
 
     #[test]
     fn names_are_read_back() {
-        let names = ["full", "block", "head-16", "preamble", "selective-10", "local", "parallel", "none"];
-        let focused =
-            ["block-0.8-0.9", "parallel-0.5-1", "head-16-1-0.75", "preamble-2-1", "selective-10-0.1-4"];
+        let names =
+            ["full", "block", "head-16", "edges-8", "preamble", "selective-10", "local", "parallel", "none"];
+        let focused = [
+            "block-0.8-0.9",
+            "parallel-0.5-1",
+            "head-16-1-0.75",
+            "edges-8-0.9-1",
+            "preamble-2-1",
+            "selective-10-0.1-4",
+        ];
         let names = names.into_iter().chain(focused);
         for name in names.flat_map(|name| [name.to_owned(), format!("{name}{UNCACHED}")]) {
             assert_eq!(name.parse::<Mode>().unwrap().to_string(), name);

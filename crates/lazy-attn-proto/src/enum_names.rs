@@ -49,7 +49,7 @@ macro_rules! short_names {
 }
 
 short_names!(DocumentAttention, "DOCUMENT_ATTENTION_", [Block, Full]);
-short_names!(ExactnessRung, "EXACTNESS_RUNG_", [Block, Head, Preamble, Selective, Full]);
+short_names!(ExactnessRung, "EXACTNESS_RUNG_", [Block, Head, Preamble, Selective, Full, Edges]);
 short_names!(DocumentPlacement, "DOCUMENT_PLACEMENT_", [Consecutive, Local, Parallel]);
 short_names!(FinishReason, "FINISH_REASON_", [Stop, Length, StopText]);
 short_names!(CacheOutcome, "CACHE_OUTCOME_", [Hit, Miss, Joined, Reencoded]);

@@ -86,13 +86,13 @@ fn a_head_waits_for_what_precedes_it_and_the_copy_is_encoded_beside_it() {
     let first = run_to_end(&mut scheduler, 1);
     scheduler.submit(submission(2), NOW).unwrap();
     expect![[r#"
-        step 0: 28 of 32 tokens, 1 running, 0 waiting
+        step 0: 26 of 32 tokens, 1 running, 0 waiting
           admit   sequence-100 [Miss Miss Miss Miss Miss Miss]
           prefill sequence-100 segment 1   0..2     sees []
-          prefill sequence-100 segment 2   0..4     sees [1]
+          prefill sequence-100 segment 2   0..3     sees [1]
           encode  sequence-100 segment 3   0..9     sees []
           encode  sequence-100 segment 5   0..6     sees []
-          prefill sequence-100 segment 4   0..4     sees [1 2 3]
+          prefill sequence-100 segment 4   0..3     sees [1 2 3]
           prefill sequence-100 segment 6   0..2     sees [1 2 3 4 5]
           first   sequence-100 segment 7   0..1     sees [1 2 3 4 5 6]
         step 1: 1 of 32 tokens, 1 running, 0 waiting

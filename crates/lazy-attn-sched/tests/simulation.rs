@@ -193,7 +193,13 @@ impl Simulation {
         let max_tokens = if self.rng.one_in(10) { 0 } else { 1 + self.rng.below(40) as u32 };
         let mut submission = submission(id, &parts, max_tokens, num_samples);
         if self.rng.one_in(3) {
-            let rungs = [HEAD, Exactness::Head { num_tokens: 9 }, Exactness::Preamble, Exactness::Full];
+            let rungs = [
+                HEAD,
+                Exactness::Head { num_tokens: 9 },
+                Exactness::Edges { num_tokens: 3 },
+                Exactness::Preamble,
+                Exactness::Full,
+            ];
             let rung = rungs[self.rng.below(4) as usize];
             self.ends.overlaid += u64::from(rung == HEAD);
             submission.context = common::context_at(rung, &parts);

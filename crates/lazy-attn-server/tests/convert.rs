@@ -102,6 +102,7 @@ fn rungs_and_placements_reach_the_engine() {
         (json!({"rung": "BLOCK"}), Exactness::Block),
         (json!({"rung": "HEAD", "headTokens": 16}), Exactness::Head { num_tokens: 16 }),
         (json!({"rung": "HEAD"}), Exactness::Head { num_tokens: 0 }),
+        (json!({"rung": "EDGES", "edgeTokens": 8}), Exactness::Edges { num_tokens: 8 }),
         (json!({"rung": "PREAMBLE"}), Exactness::Preamble),
         (json!({"rung": "SELECTIVE", "selectivePercent": 10}), Exactness::Selective { percent: 10 }),
         (json!({"rung": "FULL"}), Exactness::Full),
@@ -118,6 +119,7 @@ fn rungs_and_placements_reach_the_engine() {
         json!({"exactness": {"rung": "HEAD"}, "attention": "FULL"}),
         json!({"exactness": {"rung": "FULL"}, "attention": "BLOCK"}),
         json!({"exactness": {"rung": "BLOCK", "headTokens": 4}}),
+        json!({"exactness": {"rung": "HEAD", "edgeTokens": 4}}),
         json!({"exactness": {"headTokens": 4}}),
         json!({"exactness": {"rung": "HEAD", "selectivePercent": 4}}),
     ];

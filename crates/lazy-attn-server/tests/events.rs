@@ -77,7 +77,8 @@ fn a_stream_adds_up_to_one_response() {
     assert_eq!((response.text.as_str(), &response.token_ids[..]), ("six", &[4, 9, 0][..]));
     assert_eq!(response.finish_reason(), v1::FinishReason::Stop);
     assert_eq!(response.attention(), v1::DocumentAttention::Block);
-    let rung = v1::Exactness { rung: v1::ExactnessRung::Head.into(), head_tokens: 16, selective_percent: 0 };
+    let rung =
+        v1::Exactness { rung: v1::ExactnessRung::Head.into(), head_tokens: 16, ..v1::Exactness::default() };
     assert_eq!((response.exactness, response.usage.unwrap().recomputed_tokens), (Some(rung), 1));
     assert_eq!((response.request_id.as_str(), response.seed), ("request-7", 5));
     let first = &response.top_logprobs[0];

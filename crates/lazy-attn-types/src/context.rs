@@ -128,8 +128,8 @@ impl ContextBuilder {
     }
 
     /// Appends a part and tells which segment stands for it: of a document its shared copy, where there is one. Under
-    /// [`Exactness::Full`] a document part is text; under [`Exactness::Head`] its first tokens are. Under
-    /// [`Exactness::Selective`] it is text too, beside a copy of which nothing is seen, so that the keys of both can be compared;
+    /// [`Exactness::Full`] a document part is text; under [`Exactness::Head`] its first tokens are, under [`Exactness::Edges`] its
+    /// last ones too. Under [`Exactness::Selective`] it is text too, beside a copy of which nothing is seen, so that the keys of both can be compared;
     /// once they have been, [`ContextBuilder::push_document`] takes what is to be computed again.
     ///
     /// # Errors
@@ -141,9 +141,15 @@ impl ContextBuilder {
                 self.push_text(tokens)
             }
             (SegmentKind::Document, Exactness::Head { num_tokens }) => {
-                let end = num_tokens.checked_next_multiple_of(self.rules.block_size.get());
-                let end = end.unwrap_or(u32::MAX).min(tokens.len() as u32);
-                self.push_document(tokens, &[TokenRange { first: 0, end }])
+                let head = self.head(tokens.len() as u32, num_tokens);
+                self.push_document(tokens, &[head])
+            }
+            (SegmentKind::Document, Exactness::Edges { num_tokens }) => {
+                let length = tokens.len() as u32;
+                let head = self.head(length, num_tokens);
+                // Not in front of the head's end, so that what is left between them is shown by a view or nothing.
+                let first = length.saturating_sub(num_tokens).max(head.end);
+                self.push_document(tokens, &[head, TokenRange { first, end: length }])
             }
             (SegmentKind::Document, Exactness::Selective { percent: 1.. }) => self.push_measured(tokens),
             (SegmentKind::Document, _) => self.push_document(tokens, &[]),
@@ -151,8 +157,8 @@ impl ContextBuilder {
         }
     }
 
-    /// Appends a document of which the tokens `recomputed` are text of this context: ascending and disjoint ranges that begin
-    /// and end at borders of blocks or at the document's end.
+    /// Appends a document of which the tokens `recomputed` are text of this context: ascending and disjoint ranges
+    /// that end where views may begin or at the document's end.
     ///
     /// # Errors
     /// As for [`ContextBuilder::push`].
@@ -167,15 +173,12 @@ impl ContextBuilder {
         let start = self.document_start();
         let end = self.check_part(&tokens, start)?;
         let num_tokens = tokens.len() as u32;
-        let block_size = self.rules.block_size.get();
-        let is_border = |at: u32| at == num_tokens || (at < num_tokens && at.is_multiple_of(block_size));
+        let grain = self.rules.view_grain;
+        let is_border = |at: u32| at == num_tokens || (at < num_tokens && at.is_multiple_of(grain));
         let (mut seen_to, mut representative) = (0, None);
         let first_index = self.segments.len();
         for range in recomputed.iter().filter(|range| range.first < range.end) {
-            assert!(
-                range.first >= seen_to && is_border(range.first) && is_border(range.end),
-                "blocks in order"
-            );
+            assert!(range.first >= seen_to && is_border(range.end), "ranges in order");
             if let Some(view) =
                 self.push_view(&tokens, start, TokenRange { first: seen_to, end: range.first })
             {
@@ -202,6 +205,12 @@ impl ContextBuilder {
         let view = self.view(tokens, start, TokenRange::whole(0));
         self.segments.push(view);
         Ok(self.segments.len() - 1)
+    }
+
+    /// The first `num_tokens` of a document of `length`, and those up to where a view may begin.
+    fn head(&self, length: u32, num_tokens: u32) -> TokenRange {
+        let end = num_tokens.checked_next_multiple_of(self.rules.view_grain).unwrap_or(u32::MAX);
+        TokenRange::whole(end.min(length))
     }
 
     fn push_text(&mut self, tokens: Arc<[TokenId]>) -> Result<usize, ContextError> {
@@ -304,7 +313,7 @@ impl ContextBuilder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{AttentionMode, BlockSize, Fingerprint, TenantSalt};
+    use crate::{AttentionMode, Fingerprint, TenantSalt};
 
     fn keys(salt: u8) -> KeySpace {
         KeySpace::new(TenantSalt([salt; 32]), Fingerprint::of(&[("model", b"tiny")]))
@@ -369,9 +378,8 @@ mod tests {
         assert_eq!(ContextBuilder::new(keys(1), AttentionMode::Block).finish(), Err(ContextError::NoParts));
     }
 
-    /// The rules of `exactness` with blocks of 4 tokens.
     fn rung(exactness: Exactness) -> ContextRules {
-        ContextRules { block_size: BlockSize::new(4).unwrap(), ..ContextRules::from(exactness) }
+        ContextRules::from(exactness)
     }
 
     /// Kind, start, first and last token seen of each segment.
@@ -391,8 +399,8 @@ mod tests {
     fn a_head_is_text_in_front_of_a_view_of_the_same_document() {
         let block = context(rung(Exactness::Block), &PROMPT);
         let head = context(rung(Exactness::Head { num_tokens: 3 }), &PROMPT);
-        // Three tokens are rounded up to a block of four; the second document is shorter than that.
-        let want = [(Text, 0, 0, 2), (Text, 2, 0, 4), (Document, 2, 4, 6), (Text, 8, 0, 3), (Text, 11, 0, 2)];
+        // The second document is no longer than its head.
+        let want = [(Text, 0, 0, 2), (Text, 2, 0, 3), (Document, 2, 3, 6), (Text, 8, 0, 3), (Text, 11, 0, 2)];
         assert_eq!(layout(&head), want);
         assert_eq!(head.segments()[2].key(), block.segments()[1].key(), "the copy is shared");
         assert_eq!(head.segments()[2].num_tokens(), 6, "it is stored whole");
@@ -400,13 +408,44 @@ mod tests {
             (head.num_prompt_tokens(), head.tail_start()),
             (block.num_prompt_tokens(), block.tail_start())
         );
-        assert_eq!((head.num_recomputed_tokens(), block.num_recomputed_tokens()), (7, 0));
+        assert_eq!((head.num_recomputed_tokens(), block.num_recomputed_tokens()), (6, 0));
+    }
+
+    #[test]
+    fn edges_are_text_on_both_sides_of_a_view() {
+        let edges = context(rung(Exactness::Edges { num_tokens: 2 }), &PROMPT);
+        let want = [
+            (Text, 0, 0, 2),
+            (Text, 2, 0, 2),
+            (Document, 2, 2, 4),
+            (Text, 6, 0, 2),
+            (Text, 8, 0, 3), // the second document is shorter than both its edges
+            (Text, 11, 0, 2),
+        ];
+        assert_eq!(layout(&edges), want);
+        assert_eq!(edges.num_recomputed_tokens(), 7);
+        assert_eq!(edges.segments()[2].key(), context(rung(Exactness::Block), &PROMPT).segments()[1].key());
+    }
+
+    #[test]
+    fn views_begin_where_the_executor_lets_them() {
+        let at = |exactness| context(ContextRules { view_grain: 4, ..rung(exactness) }, &PROMPT);
+        let head = [(Text, 0, 0, 2), (Text, 2, 0, 4), (Document, 2, 4, 6), (Text, 8, 0, 3), (Text, 11, 0, 2)];
+        assert_eq!(layout(&at(Exactness::Head { num_tokens: 3 })), head);
+        let edges = at(Exactness::Edges { num_tokens: 1 });
+        let want = [(Text, 0, 0, 2), (Text, 2, 0, 4), (Document, 2, 4, 5), (Text, 7, 0, 1)];
+        assert_eq!(layout(&edges)[..4], want);
+        // Head and tail meet: two texts, as the head ends where a view could begin.
+        let both = layout(&at(Exactness::Edges { num_tokens: 3 }));
+        assert_eq!(both[1..3], [(Text, 2, 0, 4), (Text, 6, 0, 2)]);
     }
 
     #[test]
     fn the_ends_of_the_ladder_are_the_two_modes() {
         let of = |exactness| context(rung(exactness), &PROMPT);
         assert_eq!(of(Exactness::Head { num_tokens: 0 }), of(Exactness::Block));
+        assert_eq!(of(Exactness::Edges { num_tokens: 0 }), of(Exactness::Block));
+        assert_eq!(of(Exactness::Edges { num_tokens: u32::MAX }), of(Exactness::Full));
         let (whole, full) = (of(Exactness::Head { num_tokens: u32::MAX }), of(Exactness::Full));
         assert_eq!(whole, full);
         assert_eq!(full.num_recomputed_tokens(), 9);
@@ -420,13 +459,13 @@ mod tests {
         let mut builders = [(); 2].map(|()| ContextBuilder::new(keys(1), rung(Exactness::Block)));
         let [whole, middle] = &mut builders;
         whole.push(Document, tokens(&[1; 12])).unwrap();
-        let seen = middle.push_document(tokens(&[1; 12]), &[TokenRange { first: 4, end: 8 }]).unwrap();
+        let seen = middle.push_document(tokens(&[1; 12]), &[TokenRange { first: 5, end: 8 }]).unwrap();
         assert_eq!(seen, 0, "the first view stands for the document");
         for builder in &mut builders {
             builder.push(Text, tokens(&[5, 6])).unwrap();
         }
         let [whole, middle] = builders.map(|builder| builder.finish().unwrap());
-        let want = [(Document, 0, 0, 4), (Text, 4, 0, 4), (Document, 0, 8, 12), (Text, 12, 0, 1)];
+        let want = [(Document, 0, 0, 5), (Text, 5, 0, 3), (Document, 0, 8, 12), (Text, 12, 0, 1)];
         assert_eq!(layout(&middle), want);
         assert_ne!(whole.segments()[1].key(), middle.segments()[3].key());
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::{AttentionMode, BlockSize, DocumentFocus, ParamError};
+use crate::{AttentionMode, DocumentFocus, ParamError};
 
 /// A rung of the ladder from full reuse to full exactness.
 ///
@@ -16,7 +16,14 @@ pub enum Exactness {
     Block,
     /// The first tokens of each document, which draw attention as the beginning of everything in a copy encoded alone.
     Head {
-        /// How many of them, rounded up to whole KV blocks; a shorter document is computed again whole.
+        /// How many of them, rounded up to where views may begin; a shorter document is computed again whole.
+        num_tokens: u32,
+    },
+    /// The first and the last tokens of each document. In a real context the last ones gather what stands before them, of other
+    /// documents too, for the tokens behind.
+    Edges {
+        /// How many at each end, at the first rounded up to where views may begin; a document of no more than both is computed
+        /// again whole.
         num_tokens: u32,
     },
     /// Nothing is computed again, but documents are encoded behind the text in front of the first one, and see it: a copy for
@@ -68,6 +75,7 @@ impl fmt::Display for Exactness {
         match self {
             Exactness::Block => f.pad("block"),
             Exactness::Head { num_tokens } => write!(f, "head:{num_tokens}"),
+            Exactness::Edges { num_tokens } => write!(f, "edges:{num_tokens}"),
             Exactness::Preamble => f.pad("preamble"),
             Exactness::Selective { percent } => write!(f, "selective:{percent}"),
             Exactness::Full => f.pad("full"),
@@ -77,7 +85,7 @@ impl fmt::Display for Exactness {
 
 /// A text that names no rung.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not block, head:TOKENS, preamble, selective:PERCENT (0 to 100) or full")]
+#[error("`{0}` is not block, head:TOKENS, edges:TOKENS, preamble, selective:PERCENT (0 to 100) or full")]
 pub struct UnknownExactness(String);
 
 impl FromStr for Exactness {
@@ -90,6 +98,9 @@ impl FromStr for Exactness {
             None if text == "preamble" => Exactness::Preamble,
             None if text == "full" => Exactness::Full,
             Some(("head", number)) => Exactness::Head { num_tokens: number.parse().map_err(|_| unknown())? },
+            Some(("edges", number)) => {
+                Exactness::Edges { num_tokens: number.parse().map_err(|_| unknown())? }
+            }
             Some(("selective", number)) => {
                 Exactness::Selective { percent: number.parse().map_err(|_| unknown())? }
             }
@@ -121,8 +132,9 @@ pub struct ContextRules {
     pub exactness: Exactness,
     /// Where they stand.
     pub placement: Placement,
-    /// Views of documents begin at the borders of blocks of so many tokens.
-    pub block_size: BlockSize,
+    /// Views of documents begin at multiples of so many tokens: what the executor's [`view_grain`](crate::Executor::view_grain)
+    /// says, at least one.
+    pub view_grain: u32,
     /// How texts look at them.
     pub focus: DocumentFocus,
 }
@@ -157,8 +169,8 @@ impl ContextRules {
 
 impl From<Exactness> for ContextRules {
     fn from(exactness: Exactness) -> ContextRules {
-        let (placement, block_size) = (Placement::Consecutive, BlockSize::DEFAULT);
-        ContextRules { exactness, placement, block_size, focus: DocumentFocus::OFF }
+        let placement = Placement::Consecutive;
+        ContextRules { exactness, placement, view_grain: 1, focus: DocumentFocus::OFF }
     }
 }
 
@@ -174,11 +186,12 @@ mod tests {
 
     #[test]
     fn a_rung_is_read_as_it_is_written() {
-        let rungs = ["block", "head:0", "head:16", "preamble", "selective:10", "full"];
+        let rungs = ["block", "head:0", "head:16", "edges:8", "preamble", "selective:10", "full"];
         for text in rungs {
             assert_eq!(text.parse::<Exactness>().unwrap().to_string(), text);
         }
-        for text in ["", "Block", "head", "head:", "head:-1", "selective:101", "full:1", "block:2"] {
+        for text in ["", "Block", "head", "head:", "head:-1", "edges:", "selective:101", "full:1", "block:2"]
+        {
             assert!(text.parse::<Exactness>().is_err(), "{text}");
         }
     }
@@ -189,7 +202,9 @@ mod tests {
         for placement in [Placement::Local, Placement::Parallel] {
             rules(Exactness::Block, placement).validate().unwrap();
             rules(Exactness::Preamble, placement).validate().unwrap();
-            for exactness in [Exactness::Full, Exactness::Head { num_tokens: 1 }] {
+            for exactness in
+                [Exactness::Full, Exactness::Head { num_tokens: 1 }, Exactness::Edges { num_tokens: 1 }]
+            {
                 assert_eq!(rules(exactness, placement).validate().unwrap_err().field, "placement");
             }
         }

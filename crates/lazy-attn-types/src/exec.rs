@@ -27,7 +27,7 @@ pub struct SegmentView {
     pub first_block: u32,
     /// Entries of its block list.
     pub num_blocks: u32,
-    /// The first token that is seen, at the border of a block; 0 in the segment that the run writes.
+    /// The first token that is seen, a multiple of [`Executor::view_grain`]; 0 in the segment that the run writes.
     pub first_seen: u32,
     /// One past the last token that is seen: at most the valid ones, those written in this step included.
     pub num_tokens: u32,
@@ -156,7 +156,6 @@ impl StepInput {
             let fits = blocks_end <= self.block_ids.len() as u64
                 && u64::from(view.num_tokens) <= capacity
                 && view.first_seen <= view.num_tokens
-                && view.first_seen.is_multiple_of(info.block_size.get())
                 && u64::from(view.start.0) + u64::from(view.num_tokens) <= u64::from(Position::MAX.0)
                 && view.origin <= Position::MAX
                 && (self.stored_keys == StoredKeys::Rotated || view.first_seen == 0)
@@ -243,10 +242,10 @@ pub trait Executor: Send {
     /// Sizes and identity.
     fn info(&self) -> &ExecutorInfo;
 
-    /// Whether a run may see a segment in part: [`SegmentView::first_seen`] is not 0. An executor that forwards to another one
-    /// forwards this too.
-    fn shows_parts(&self) -> bool {
-        true
+    /// Of how many tokens [`SegmentView::first_seen`] is a multiple, at least one; nothing if runs see segments from token 0 on
+    /// only. An executor that forwards to another one forwards this too.
+    fn view_grain(&self) -> Option<u32> {
+        Some(1)
     }
 
     /// Whether it takes [`StepInput::focused`]. An executor that forwards to another one forwards this too.
@@ -342,7 +341,7 @@ mod tests {
 
     #[test]
     fn every_way_out_of_an_array_is_refused() {
-        let breaks: [fn(&mut StepInput); 11] = [
+        let breaks: [fn(&mut StepInput); 12] = [
             |s| s.tokens[0] = TokenId(10),
             |s| s.runs[0].first_token = 1,
             |s| s.runs[0].num_tokens = 0,
@@ -350,6 +349,7 @@ mod tests {
             |s| s.segments[0].num_blocks = 2,
             |s| s.segments[0].num_tokens = 17,
             |s| s.segments[0].first_seen = 1,
+            |s| s.segments[0].first_seen = 17,
             |s| s.block_ids[0] = BlockId(4),
             |s| s.output_tokens = vec![2],
             |s| s.runs[0].first_local = 1,

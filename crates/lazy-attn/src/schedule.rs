@@ -344,6 +344,7 @@ fn deal(own: &[Priced], num_workers: u32, slack: Option<u64>) -> Option<Vec<Vec<
 }
 
 fn la_part(part: &Part, keys: Span) -> LaPart {
+    debug_assert_eq!(part.num_hidden, 0, "the kernels have no bound below");
     LaPart {
         first_block: part.first_block as i32,
         key_begin: keys.begin as i32,

@@ -17,8 +17,8 @@ pub(crate) struct EvalArgs {
     /// Most questions that are asked
     #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) limit: u32,
-    /// How documents are treated, separated by commas: full, block, head-K, preamble, selective-P, local, parallel, none, but
-    /// for full and none also with -T-S behind it (temperature and scale of attention to documents), each
+    /// How documents are treated, separated by commas: full, block, head-K, edges-K, preamble, selective-P, local, parallel, none,
+    /// but for full and none also with -T-S behind it (temperature and scale of attention to documents), each
     /// also with -uncached; the report compares each mode with those before it
     #[arg(long, value_name = "MODES", value_delimiter = ',', default_value = "full,block,none")]
     pub(crate) modes: Vec<Mode>,

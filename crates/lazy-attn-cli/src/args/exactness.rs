@@ -9,7 +9,7 @@ pub(crate) struct ExactnessArgs {
     /// How documents are encoded: `block` once each and reusable, `full` as one causal text
     #[arg(long, value_enum, conflicts_with = "exactness")]
     attention: Option<AttentionArg>,
-    /// The same in finer steps: `block`, `head:TOKENS`, `preamble`, `selective:PERCENT` or `full`
+    /// The same in finer steps: `block`, `head:TOKENS`, `edges:TOKENS`, `preamble`, `selective:PERCENT` or `full`
     #[arg(long, value_name = "RUNG")]
     exactness: Option<Exactness>,
     /// Where documents stand; anything but `consecutive` is for comparison

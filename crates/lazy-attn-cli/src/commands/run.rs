@@ -57,6 +57,9 @@ fn rung(response: &v1::CollectedResponse) -> String {
     let recomputed = response.usage.unwrap_or_default().recomputed_tokens;
     match exactness.rung() {
         v1::ExactnessRung::Head => format!("head:{} ({recomputed} tokens recomputed)", exactness.head_tokens),
+        v1::ExactnessRung::Edges => {
+            format!("edges:{} ({recomputed} tokens recomputed)", exactness.edge_tokens)
+        }
         v1::ExactnessRung::Selective => {
             format!("selective:{} ({recomputed} tokens recomputed)", exactness.selective_percent)
         }

@@ -241,6 +241,13 @@ impl CudaExecutor {
         if !input.focused.is_empty() {
             return Err(ExecError::InvalidStep("the kernels look at all keys in one way".into()));
         }
+        let block_size = self.info.block_size.get();
+        if let Some(view) = input.segments.iter().find(|view| !view.first_seen.is_multiple_of(block_size)) {
+            let first = view.first_seen;
+            let problem =
+                format!("a view begins at token {first}, but the kernels show whole blocks of {block_size}");
+            return Err(ExecError::InvalidStep(problem));
+        }
         if self.submitted.len() >= STEPS_IN_FLIGHT {
             return Err(ExecError::InvalidStep(format!("{STEPS_IN_FLIGHT} steps are under way already")));
         }
@@ -254,8 +261,9 @@ impl Executor for CudaExecutor {
     }
 
     /// The kernels count the window from where the queries are turned, which for a part of a segment lies before its keys.
-    fn shows_parts(&self) -> bool {
-        self.planner.config().window.is_none()
+    /// Otherwise views begin with a block: the kernels have no bound below but the window.
+    fn view_grain(&self) -> Option<u32> {
+        self.planner.config().window.is_none().then_some(self.info.block_size.get())
     }
 
     fn key_deviation(&mut self, blocks: BlockPairs<'_>) -> Result<Vec<f32>, ExecError> {

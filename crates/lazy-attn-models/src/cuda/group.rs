@@ -53,7 +53,7 @@ struct Worker {
 pub struct CudaGroup {
     info: ExecutorInfo,
     /// As of each device: they run one model.
-    shows_parts: bool,
+    view_grain: Option<u32>,
     workers: Vec<Worker>,
     /// What went wrong on some device: the others may wait for it for ever.
     broken: Option<String>,
@@ -102,11 +102,12 @@ impl CudaGroup {
         let info = executors.first().map(|executor| executor.info().clone());
         let problem = "there is no device".to_owned();
         let info = info.ok_or(ModelError::Threads { num_threads, problem })?;
-        let shows_parts = executors.iter().all(Executor::shows_parts);
+        let view_grain = executors.iter().map(Executor::view_grain).min().flatten(); // all the same: one model
+
         let workers = executors.into_iter().enumerate().map(|(rank, executor)| Worker::start(rank, executor));
         let failed = |error: std::io::Error| ModelError::Threads { num_threads, problem: error.to_string() };
         let workers = workers.collect::<Result<_, _>>().map_err(failed)?;
-        Ok(CudaGroup { info, shows_parts, workers, broken: None })
+        Ok(CudaGroup { info, view_grain, workers, broken: None })
     }
 
     /// Devices.
@@ -172,8 +173,8 @@ fn thread_ended() -> ExecError {
 }
 
 impl Executor for CudaGroup {
-    fn shows_parts(&self) -> bool {
-        self.shows_parts
+    fn view_grain(&self) -> Option<u32> {
+        self.view_grain
     }
 
     fn info(&self) -> &ExecutorInfo {

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use lazy_attn_kv::{EvictionPolicy, IdleCopies, KvCache, KvConfig, Scope};
 use lazy_attn_sched::{AdmissionPolicy, Outcome, SchedConfig, Scheduler, StepPlan, Submission};
 use lazy_attn_types::{
-    BlockSize, Context, ContextBuilder, ContextRules, Exactness, Fingerprint, KeySpace, KvPolicy, RequestId,
-    SegmentKind, SequenceId, TenantSalt, Timestamp, TokenId,
+    BlockSize, Context, ContextBuilder, Exactness, Fingerprint, KeySpace, KvPolicy, RequestId, SegmentKind,
+    SequenceId, TenantSalt, Timestamp, TokenId,
 };
 
 pub(crate) const BLOCK_SIZE: BlockSize = BlockSize::new(4).unwrap();
@@ -29,7 +29,7 @@ pub(crate) fn context(parts: &[Part]) -> Arc<Context> {
 /// A context over blocks of 4 tokens, at a rung of the ladder.
 pub(crate) fn context_at(exactness: Exactness, parts: &[Part]) -> Arc<Context> {
     let keys = KeySpace::new(TenantSalt::SINGLE_USER, Fingerprint::of(&[]));
-    let mut builder = ContextBuilder::new(keys, ContextRules { block_size: BLOCK_SIZE, ..exactness.into() });
+    let mut builder = ContextBuilder::new(keys, exactness);
     for &part in parts {
         let (kind, name, num_tokens) = match part {
             Part::Doc(name, num_tokens) => (SegmentKind::Document, name, num_tokens),

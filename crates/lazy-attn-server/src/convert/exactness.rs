@@ -42,21 +42,24 @@ fn mode(attention: i32) -> Result<Option<AttentionMode>, ConvertError> {
 }
 
 fn rung(exactness: v1::Exactness) -> Result<Option<Exactness>, ConvertError> {
-    let v1::Exactness { rung, head_tokens, selective_percent } = exactness;
+    let v1::Exactness { rung, head_tokens, selective_percent, edge_tokens } = exactness;
     let found = match ExactnessRung::try_from(rung) {
         Ok(ExactnessRung::Unspecified) => None,
         Ok(ExactnessRung::Block) => Some(Exactness::Block),
         Ok(ExactnessRung::Head) => Some(Exactness::Head { num_tokens: head_tokens }),
+        Ok(ExactnessRung::Edges) => Some(Exactness::Edges { num_tokens: edge_tokens }),
         Ok(ExactnessRung::Preamble) => Some(Exactness::Preamble),
         Ok(ExactnessRung::Selective) => Some(Exactness::Selective { percent: selective_percent }),
         Ok(ExactnessRung::Full) => Some(Exactness::Full),
         Err(_) => {
-            let problem = format!("is {rung}, but must be BLOCK, HEAD, PREAMBLE, SELECTIVE or FULL (1 to 5)");
+            let problem =
+                format!("is {rung}, but must be BLOCK, HEAD, PREAMBLE, SELECTIVE, FULL or EDGES (1 to 6)");
             return Err(ConvertError::field("exactness.rung", problem));
         }
     };
     let numbers = [
         ("exactness.head_tokens", head_tokens, "HEAD", matches!(found, Some(Exactness::Head { .. }))),
+        ("exactness.edge_tokens", edge_tokens, "EDGES", matches!(found, Some(Exactness::Edges { .. }))),
         (
             "exactness.selective_percent",
             selective_percent,
@@ -102,6 +105,7 @@ fn api_rung(exactness: Exactness) -> ExactnessRung {
     match exactness {
         Exactness::Block => ExactnessRung::Block,
         Exactness::Head { .. } => ExactnessRung::Head,
+        Exactness::Edges { .. } => ExactnessRung::Edges,
         Exactness::Preamble => ExactnessRung::Preamble,
         Exactness::Selective { .. } => ExactnessRung::Selective,
         Exactness::Full => ExactnessRung::Full,
@@ -111,10 +115,12 @@ fn api_rung(exactness: Exactness) -> ExactnessRung {
 /// The rung as the API names it.
 #[must_use]
 pub fn api_exactness(exactness: Exactness) -> v1::Exactness {
-    let (head_tokens, selective_percent) = match exactness {
-        Exactness::Head { num_tokens } => (num_tokens, 0),
-        Exactness::Selective { percent } => (0, percent),
-        _ => (0, 0),
-    };
-    v1::Exactness { rung: api_rung(exactness).into(), head_tokens, selective_percent }
+    let mut named = v1::Exactness { rung: api_rung(exactness).into(), ..v1::Exactness::default() };
+    match exactness {
+        Exactness::Head { num_tokens } => named.head_tokens = num_tokens,
+        Exactness::Edges { num_tokens } => named.edge_tokens = num_tokens,
+        Exactness::Selective { percent } => named.selective_percent = percent,
+        Exactness::Block | Exactness::Preamble | Exactness::Full => {}
+    }
+    named
 }

@@ -136,7 +136,7 @@ impl<'a> Builder<'a> {
                 for row in rows_of(self.input, &self.input.runs[reader.run as usize]) {
                     let distance = row.base - view.start.0 as i32;
                     let first = self.first_in_view(&view, row);
-                    if first < num_keys(&view) {
+                    if first < self.num_keys(&view) {
                         first_index = first_index.min(first);
                         let row = Row { token: row.token, base: distance };
                         piece.rows.push(PieceRow { row, view: reader.view });
@@ -144,7 +144,7 @@ impl<'a> Builder<'a> {
                 }
             }
             let view = self.input.segments[group[0].view as usize];
-            let keys = Span { begin: self.unit_floor(first_index), end: num_keys(&view) };
+            let keys = Span { begin: self.unit_floor(first_index), end: self.num_keys(&view) };
             // Rows bring their distances from the segment, which stands at one place for all of them if its origin is another.
             let origin = view.origin.0 as i32 - view.start.0 as i32;
             let part = Part { start: 0, origin, ..self.part(&view, keys, Visibility::All) };
@@ -162,7 +162,7 @@ impl<'a> Builder<'a> {
             let nearest = rows_of(self.input, run).next();
             for view in run.first_segment..run.first_segment + run.num_segments - 1 {
                 let segment = self.input.segments[view as usize];
-                let num_keys = num_keys(&segment);
+                let num_keys = self.num_keys(&segment);
                 let is_long = num_keys >= self.config.min_shared_tokens.max(1);
                 if is_long && nearest.is_some_and(|row| self.first_in_view(&segment, row) < num_keys) {
                     let seen = (segment.first_seen, segment.num_tokens);
@@ -235,10 +235,10 @@ impl<'a> Builder<'a> {
             let is_own = index + 1 == run.num_segments as usize;
             let visibility = if is_own { Visibility::Causal } else { Visibility::All };
             let end =
-                if is_own { (last.base - segment.start.0 as i32) as u32 + 1 } else { num_keys(segment) };
+                if is_own { (last.base - segment.start.0 as i32) as u32 + 1 } else { self.num_keys(segment) };
             let begin = self.unit_floor(self.first_in_view(segment, first));
             if begin < end && self.first_in_view(segment, first) < end {
-                let part = part_of(segment, lists[index], Span { begin, end }, visibility);
+                let part = self.part_of(segment, lists[index], Span { begin, end }, visibility);
                 piece.parts.push(PiecePart { part, view });
             }
         }
@@ -314,7 +314,7 @@ impl<'a> Builder<'a> {
 
     fn part(&mut self, view: &SegmentView, keys: Span, visibility: Visibility) -> Part {
         let first_block = self.copy_blocks(view);
-        part_of(view, first_block, keys, visibility)
+        self.part_of(view, first_block, keys, visibility)
     }
 
     fn copy_blocks(&mut self, view: &SegmentView) -> u32 {
@@ -331,24 +331,30 @@ impl<'a> Builder<'a> {
 
     /// Lowest index of `view` inside the window of `row`, whose base is its position.
     fn first_in_view(&self, view: &SegmentView, row: Row) -> u32 {
-        let first_position = i64::from(view.start.0) + i64::from(view.first_seen);
+        let first_position = i64::from(view.start.0) + i64::from(self.num_skipped(view));
         first_in_window(i64::from(row.base) - first_position, self.config.window) as u32
     }
 
     fn unit_floor(&self, index: u32) -> u32 {
         index / self.config.unit_tokens * self.config.unit_tokens
     }
-}
 
-fn part_of(view: &SegmentView, first_block: u32, keys: Span, visibility: Visibility) -> Part {
-    let (handle, num_skipped) = (view.handle, view.first_seen);
-    let (start, origin) = (view.start.0 as i32, view.origin.0 as i32);
-    Part { handle, first_block, keys, num_skipped, start, origin, visibility }
-}
+    fn part_of(&self, view: &SegmentView, first_block: u32, keys: Span, visibility: Visibility) -> Part {
+        let num_skipped = self.num_skipped(view);
+        let num_hidden = view.first_seen - num_skipped;
+        let (start, origin) = (view.start.0 as i32, view.origin.0 as i32);
+        Part { handle: view.handle, first_block, keys, num_skipped, num_hidden, start, origin, visibility }
+    }
 
-/// How many tokens `view` shows.
-fn num_keys(view: &SegmentView) -> u32 {
-    view.num_tokens - view.first_seen
+    /// Tokens of the blocks before the first of which `view` shows anything.
+    fn num_skipped(&self, view: &SegmentView) -> u32 {
+        view.first_seen / self.config.block_size.get() * self.config.block_size.get()
+    }
+
+    /// How many keys `view` has, those hidden in its first block included.
+    fn num_keys(&self, view: &SegmentView) -> u32 {
+        view.num_tokens - self.num_skipped(view)
+    }
 }
 
 /// The segment `run` is written to.

@@ -149,17 +149,20 @@ pub enum Visibility {
     Causal,
 }
 
-/// Keys of one view of a segment, aligned to units at its begin. Keys are counted from the first token that the view shows.
+/// Keys of one view of a segment, aligned to units at its begin. Keys are counted from the begin of the first block of which the view
+/// shows anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Part {
     /// Which storage.
     pub handle: SegmentHandle,
-    /// Entry of [`Plan::block_ids`] that holds the view's first token.
+    /// Entry of [`Plan::block_ids`] that holds key 0.
     pub first_block: u32,
     /// Indices of the keys in the view; `begin` is a multiple of the unit.
     pub keys: Span,
-    /// Tokens of the segment before the view's first.
+    /// Tokens of the segment before key 0, in whole blocks.
     pub num_skipped: u32,
+    /// Keys of the first block that no row sees, as the view begins behind them: fewer than a block has.
+    pub num_hidden: u32,
     /// Subtracted from [`Row::base`]: the segment's start in a chain, zero in a shared item.
     pub start: i32,
     /// Subtracted from [`Row::base`] for the rotation of queries: `start`, unless the keys were re-encoded.
@@ -206,7 +209,8 @@ impl Part {
             Visibility::All => keys.end,
             Visibility::Causal => keys.end.min(distance + 1),
         };
-        let begin = keys.start.max(first_in_window(distance, window)).min(end.max(keys.start));
+        let first = first_in_window(distance, window).max(i64::from(self.num_hidden));
+        let begin = keys.start.max(first).min(end.max(keys.start));
         Span { begin: begin as u32, end: end.max(begin) as u32 }
     }
 }

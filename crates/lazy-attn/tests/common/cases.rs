@@ -140,23 +140,32 @@ pub(crate) fn empty_documents_are_passed_over() -> Vec<Scenario> {
 }
 
 pub(crate) fn views_show_a_range_of_a_document() -> Vec<Scenario> {
-    // Beginnings and ends around the borders of blocks, tiles and units; a document in two pieces, the middle of which is
-    // another segment, as a recomputed part is.
-    let ranges = [16..300, 64..300, 80..299, 256..300, 272..273, 0..17, 16..16, 0..300];
+    // Beginnings and ends around the borders of blocks, tiles and units.
+    views_of(&[16..300, 64..300, 80..299, 256..300, 272..273, 0..17, 16..16, 0..300], 32, 112)
+}
+
+/// For kernels whose views begin anywhere.
+#[allow(dead_code)]
+pub(crate) fn views_begin_inside_blocks() -> Vec<Scenario> {
+    views_of(&[1..300, 8..292, 15..16, 31..290, 79..300, 261..263, 299..300], 37, 107)
+}
+
+/// A document of 300 tokens in each of `ranges`, from `other` on beside it, and in two pieces, the middle of which, from `border`
+/// on, is another segment, as a recomputed part is.
+fn views_of(ranges: &[Range<u32>], other: u32, border: u32) -> Vec<Scenario> {
     let of = |(range, num_tokens): (Range<u32>, u32)| {
         let scenario = Scenario::new(SHAPE, &[300, 40]).request(7, &[0, 1], 3, num_tokens);
-        scenario.seeing(0, range).request(0, &[1, 0], 0, 20).seeing(1, 32..290)
+        scenario.seeing(0, range).request(0, &[1, 0], 0, 20).seeing(1, other..290)
     };
     let pieces = |num_tokens| {
         let scenario = Scenario::new(SHAPE, &[300, 48]).request(9, &[0, 1, 0], 2, num_tokens);
-        let mut scenario = scenario.seeing(0, 0..112).seeing(2, 160..300);
+        let mut scenario = scenario.seeing(0, 0..border).seeing(2, border + 48..300);
         // All where the whole document would be.
         let request = scenario.requests.last_mut().unwrap();
-        (request.documents[1].1, request.documents[2].1, request.tail_start) = (9 + 112, 9, 9 + 300);
+        (request.documents[1].1, request.documents[2].1, request.tail_start) = (9 + border, 9, 9 + 300);
         scenario
     };
-    let all =
-        ranges.into_iter().flat_map(|range| [1, 5, 40].map(|num_tokens| of((range.clone(), num_tokens))));
+    let all = ranges.iter().flat_map(|range| [1, 5, 40].map(|num_tokens| of((range.clone(), num_tokens))));
     all.chain([1, 17].map(pieces)).collect()
 }
 

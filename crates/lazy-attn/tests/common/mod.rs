@@ -154,14 +154,14 @@ impl Scenario {
         self
     }
 
-    /// Shows a part of some documents, by `seed`: some begin behind a block or two, some end early, some show nothing. Everything
+    /// Shows a part of some documents, by `seed`: some begin behind a block or two or inside one, some end early, some show nothing. Everything
     /// with seed 0.
     pub(crate) fn with_views(mut self, seed: u32) -> Scenario {
         let block_size = self.shape.block_size;
         for (index, request) in (0..).zip(&mut self.requests) {
             for (place, &(document, _)) in request.documents.iter().enumerate().filter(|_| seed > 0) {
                 let (length, kind) = (self.documents[document], seed + index + place as u32);
-                let first = (kind % 3 * block_size).min(length) / block_size * block_size;
+                let first = (kind % 3 * block_size + kind % 2 * (seed % block_size)).min(length);
                 let end = length - (length - first) / (1 + kind % 5);
                 if kind % 4 > 0 {
                     request.seen.insert(place, first..end.max(first));
