@@ -147,8 +147,10 @@ impl ContextBuilder {
             (SegmentKind::Document, Exactness::Edges { num_tokens }) => {
                 let length = tokens.len() as u32;
                 let head = self.head(length, num_tokens);
-                // Not in front of the head's end, so that what is left between them is shown by a view or nothing.
-                let first = length.saturating_sub(num_tokens).max(head.end);
+                let first = length.saturating_sub(num_tokens);
+                if first <= head.end {
+                    return self.push_document(tokens, &[TokenRange::whole(length)]);
+                }
                 self.push_document(tokens, &[head, TokenRange { first, end: length }])
             }
             (SegmentKind::Document, Exactness::Selective { percent: 1.. }) => self.push_measured(tokens),
@@ -435,9 +437,8 @@ mod tests {
         let edges = at(Exactness::Edges { num_tokens: 1 });
         let want = [(Text, 0, 0, 2), (Text, 2, 0, 4), (Document, 2, 4, 5), (Text, 7, 0, 1)];
         assert_eq!(layout(&edges)[..4], want);
-        // Head and tail meet: two texts, as the head ends where a view could begin.
-        let both = layout(&at(Exactness::Edges { num_tokens: 3 }));
-        assert_eq!(both[1..3], [(Text, 2, 0, 4), (Text, 6, 0, 2)]);
+        // Head and tail meet.
+        assert_eq!(layout(&at(Exactness::Edges { num_tokens: 3 }))[1], (Text, 2, 0, 6));
     }
 
     #[test]
