@@ -28,8 +28,9 @@ pub(crate) fn by_name(names: &[&str], question: &[u32], max_tokens: u32) -> v1::
 
 /// The same prompt, to be counted.
 pub(crate) fn count(request: v1::GenerateRequest) -> v1::CountTokensRequest {
-    let v1::GenerateRequest { model, parts, chat, cache, attention, exactness, placement, .. } = request;
-    v1::CountTokensRequest { model, parts, chat, cache, attention, exactness, placement }
+    let v1::GenerateRequest { model, parts, chat, cache, attention, exactness, placement, focus, .. } =
+        request;
+    v1::CountTokensRequest { model, parts, chat, cache, attention, exactness, placement, focus }
 }
 
 /// Changes the fields `paths` of a document to those of `document`.
