@@ -35,11 +35,14 @@ pub struct Affinity {
 }
 
 impl Default for Affinity {
-    /// Two seconds of overtaking at most, which some 20 000 tokens use up; half of the slots per document.
+    /// Two seconds of overtaking at most, which 2500 tokens to compute use up; half of the slots per document.
+    ///
+    /// A token that is computed takes its time from everybody who waits, not from its own request alone, so that it counts for
+    /// more than the 20 to 200 microseconds it takes. What the weights are worth under load: `docs/capacity.md`.
     fn default() -> Self {
         Affinity {
-            shared_token_micros: 25,
-            uncached_token_micros: 50,
+            shared_token_micros: 100,
+            uncached_token_micros: 400,
             max_overtaking_micros: 2_000_000,
             max_group_percent: 50,
             tenant_quantum_tokens: 512,

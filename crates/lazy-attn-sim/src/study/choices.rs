@@ -84,18 +84,50 @@ pub(super) fn eviction(num_requests: u32) -> Result<Table, SimError> {
     runs("eviction", "one device, a million documents of 2048, 5 a request, 32 clients", all)
 }
 
-/// Admission in order against affinity of several windows, near saturation.
+/// Admission in order against affinity of several weights and windows: near saturation of a store that holds little of the pool,
+/// where few wait, and in a closed loop over a store of a quarter of it, where most wait.
 pub(super) fn admission(num_requests: u32) -> Result<Table, SimError> {
-    let workload = MANY.workload(num_requests, Load::Open { rate_per_second: 4.5 });
-    let with = |name: &str, admission| {
-        (name.to_owned(), workload.clone(), ClusterConfig { admission, ..one_device(KvPolicy::Lazy) })
+    let open = MANY.workload(num_requests, Load::Open { rate_per_second: 4.5 });
+    let closed = Traffic::of(100, 1.1).workload(num_requests, Load::Closed { clients: 32 });
+    let quarter = |config: ClusterConfig| {
+        let per_document = config.block_size.blocks_for(closed.shape.document_tokens);
+        ClusterConfig { num_blocks: closed.shape.num_documents / 4 * per_document, ..config }
     };
-    let windows = [500, 2000, 8000].map(|milliseconds| {
-        let affinity = Affinity { max_overtaking_micros: 1000 * milliseconds, ..Affinity::default() };
-        with(&format!("affinity, at most {milliseconds} ms overtaken"), AdmissionPolicy::Affinity(affinity))
-    });
-    let all = [with("in order", AdmissionPolicy::Fcfs)].into_iter().chain(windows);
-    runs("admission", "one device, a million documents of 2048, 5 a request, alpha 1.1, 4.5 requests/s", all)
+    let mut all = Vec::new();
+    for (name, admission) in admissions() {
+        let config = ClusterConfig { admission, ..one_device(KvPolicy::Lazy) };
+        all.push((format!("4.5 requests/s, {name}"), open.clone(), config));
+        all.push((format!("32 clients, {name}"), closed.clone(), quarter(config)));
+    }
+    let about = "one device, 5 documents of 2048 a request, alpha 1.1: of a million at 4.5 requests/s, or of a hundred with room for \
+                 a quarter and 32 clients";
+    runs("admission", about, all)
+}
+
+fn admissions() -> Vec<(String, AdmissionPolicy)> {
+    let mut all = vec![("in order".to_owned(), AdmissionPolicy::Fcfs)];
+    let weights = [
+        (25, 50, 2000),
+        (100, 200, 2000),
+        (100, 400, 500),
+        (100, 400, 2000),
+        (100, 400, 4000),
+        (100, 400, 8000),
+    ];
+    for (shared_token_micros, uncached_token_micros, milliseconds) in weights {
+        let max_overtaking_micros = 1000 * milliseconds;
+        let weighed = Affinity {
+            shared_token_micros,
+            uncached_token_micros,
+            max_overtaking_micros,
+            ..Affinity::default()
+        };
+        let name = format!(
+            "{shared_token_micros} us a shared and {uncached_token_micros} a computed token, at most {milliseconds} ms overtaken"
+        );
+        all.push((name, AdmissionPolicy::Affinity(weighed)));
+    }
+    all
 }
 
 /// Tokens of a step: large ones encode better and make decoding wait.
