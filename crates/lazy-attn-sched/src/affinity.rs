@@ -1,9 +1,9 @@
 //! Document affinity with aging: who is next among the requests of one tenant and one priority.
 //!
 //! A request's cost is `c_prefill * uncached tokens - bonus * shared tokens - aging * time waited`. With time itself as
-//! the unit the aging is 1, so the first two terms are a *head start* `h` in microseconds: a request that arrived at
-//! `a` is ordered by `a - h`, the smallest first, and ties go in order of arrival. `h` is clamped to `[-T/2, T/2]` with
-//! `T = max_overtaking_micros`.
+//! the unit the aging is 1, so the first two terms are a *head start* in microseconds: a request that arrived at `a` is
+//! ordered by `a - h`, the smallest first, and ties go in order of arrival. `h` is the head start squashed into
+//! `(-T/2, T/2)` with `T = max_overtaking_micros`.
 //!
 //! **Bound.** While `r` waits, no request that arrived more than `T` after it is admitted before it.
 //! *Proof.* Let `s` be admitted at some moment while `r` waits. Both were ordered with the head starts they had at that
@@ -35,15 +35,15 @@ pub struct Affinity {
 }
 
 impl Default for Affinity {
-    /// Two seconds of overtaking at most, which 2500 tokens to compute use up; half of the slots per document.
+    /// Four seconds of overtaking at most, two each way, half of which 2500 tokens to compute use up; half of the slots per document.
     ///
     /// A token that is computed takes its time from everybody who waits, not from its own request alone, so that it counts for
     /// more than the 20 to 200 microseconds it takes. What the weights are worth under load: `docs/capacity.md`.
     fn default() -> Self {
         Affinity {
-            shared_token_micros: 100,
-            uncached_token_micros: 400,
-            max_overtaking_micros: 2_000_000,
+            shared_token_micros: 200,
+            uncached_token_micros: 800,
+            max_overtaking_micros: 4_000_000,
             max_group_percent: 50,
             tenant_quantum_tokens: 512,
         }
@@ -75,9 +75,19 @@ impl Affinity {
         let gain = i128::from(sight.shared) * i128::from(self.shared_token_micros);
         let loss = i128::from(sight.uncached) * i128::from(self.uncached_token_micros);
         let most = i128::from(self.max_overtaking_micros / 2);
-        i128::from(arrival.0) - (gain - loss).clamp(-most, most)
+        i128::from(arrival.0) - squash(gain - loss, most)
     }
 }
+
+/// `value` squashed into `[-most, most]`: nearly itself where it is small beside them, and of two larger ones the larger stays so,
+/// which cutting at the bounds would lose.
+fn squash(value: i128, most: i128) -> i128 {
+    let value = value.clamp(-LARGEST, LARGEST);
+    if most == 0 { 0 } else { most * value / (value.abs() + most) }
+}
+
+/// A head start above which none are told apart, so that products of it and half a `u64` fit.
+const LARGEST: i128 = 1 << 62;
 
 /// What the cache holds for a waiting request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -131,11 +141,22 @@ mod tests {
 
     #[test]
     fn shared_tokens_bring_a_request_forward_and_uncached_ones_hold_it_back_up_to_the_cap() {
-        assert_eq!(place(5000, 100, 0), 4900);
-        assert_eq!(place(5000, 100, 80), 5060);
-        assert_eq!(place(5000, 1 << 30, 0), 4500);
-        assert_eq!(place(5000, 0, 1 << 30), 5500);
-        assert_eq!(place(0, 1 << 30, 0), -500);
+        // Head starts of 100, 100 - 160, and far more than half of the bound: 500.
+        assert_eq!(place(5000, 100, 0), 5000 - 500 * 100 / 600);
+        assert_eq!(place(5000, 100, 80), 5000 + 500 * 60 / 560);
+        assert_eq!(place(5000, 1 << 30, 0), 4501);
+        assert_eq!(place(5000, 0, 1 << 30), 5499);
+        assert_eq!(place(0, u64::MAX, 0), -499);
+        let unbounded =
+            Affinity { max_overtaking_micros: u64::MAX, shared_token_micros: u32::MAX, ..AFFINITY };
+        let sight = Sight { uncached: 0, shared: u64::MAX, largest_group: 0 };
+        assert!(unbounded.place(Timestamp(0), sight) < -(1 << 61), "no overflow");
+    }
+
+    #[test]
+    fn long_requests_of_which_more_is_there_go_first() {
+        let [most, half, none] = [0, 5000, 10_000].map(|uncached| place(0, 0, uncached));
+        assert!(most < half && half < none, "{most} {half} {none}");
     }
 
     #[test]

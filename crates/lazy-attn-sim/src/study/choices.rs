@@ -107,12 +107,12 @@ pub(super) fn admission(num_requests: u32) -> Result<Table, SimError> {
 fn admissions() -> Vec<(String, AdmissionPolicy)> {
     let mut all = vec![("in order".to_owned(), AdmissionPolicy::Fcfs)];
     let weights = [
-        (25, 50, 2000),
-        (100, 200, 2000),
-        (100, 400, 500),
-        (100, 400, 2000),
+        (25, 50, 4000),
         (100, 400, 4000),
-        (100, 400, 8000),
+        (200, 800, 1000),
+        (200, 800, 2000),
+        (200, 800, 4000),
+        (200, 800, 8000),
     ];
     for (shared_token_micros, uncached_token_micros, milliseconds) in weights {
         let max_overtaking_micros = 1000 * milliseconds;
