@@ -58,6 +58,10 @@ With skewed documents and the 8B shape, from the runs of 120 requests and more:
   128 clients and 1.8x with 256 ([capacity.md](capacity.md#closed-loads-on-an-h200)), from sharing alone. `lazy` holds the pool in 26 to
   28 GiB, `reencode` its copies in 74 to 97.
 * **Short runs from an empty cache** (the last column): about 1 with room for all, 1.05x to 2.3x with less.
+* **What moves them:** the order in which those who wait are admitted. Since these runs it weighs tokens to compute more; simulated, with 32
+  clients and a store that is full, that takes requests/s against `reencode` from 1.28x to 1.41x at alpha 1.1 with room for a quarter, and from
+  1.5x to 1.9x at 2.1 with room for a tenth ([capacity.md](capacity.md#every-skew-with-every-budget-once-the-store-is-full), which has every
+  skew with every budget). It has not been measured on a device.
 
 TTFT gains more than requests/s because a median request waits: for documents before its own to be computed, and, under copies, for room.
 In a closed load with many clients most of that is queueing.

@@ -7,7 +7,7 @@ use lazy_attn_workload::{KvBudget, Load, Shape, Trace, Workload};
 use super::{Cell, NUM_WARMUP, Table, one_device};
 use crate::{ClusterConfig, SimError, simulate};
 
-const ALPHAS: [f64; 3] = [0.8, 1.1, 2.1];
+const ALPHAS: [f64; 5] = [0.0, 0.8, 1.1, 1.5, 2.1];
 /// Documents there is room for: from one request to the whole pool.
 const CAPACITIES: [u32; 7] = [5, 10, 15, 25, 50, 75, 100];
 const SEEDS: [u64; 5] = [1, 2, 3, 4, 5];
