@@ -183,25 +183,25 @@ impl AdmissionQueue {
         }
     }
 
-    /// The request to admit next, by what the last look saw.
-    pub(crate) fn next(&self) -> Option<Pick> {
+    /// The request to admit next, by what the last look saw, where a prompt token takes `token_nanos`.
+    pub(crate) fn next(&self, token_nanos: u64) -> Option<Pick> {
         match self.policy {
             AdmissionPolicy::Fcfs => {
                 let (&ticket, _) = self.waiting.first_key_value()?;
                 Some(Pick { ticket, turn: None })
             }
-            AdmissionPolicy::Affinity(affinity) => self.next_by_affinity(&affinity),
+            AdmissionPolicy::Affinity(affinity) => self.next_by_affinity(&affinity, token_nanos),
         }
     }
 
     /// Members of a group at its cap step aside while anybody else waits.
-    fn next_by_affinity(&self, affinity: &Affinity) -> Option<Pick> {
+    fn next_by_affinity(&self, affinity: &Affinity, token_nanos: u64) -> Option<Pick> {
         let is_capped = |waiting: &&Waiting| waiting.sight.largest_group >= self.group_cap;
         let all_capped = self.waiting.values().all(|waiting| is_capped(&waiting));
         let mut firsts: HashMap<TenantSalt, (Place, u64)> = HashMap::new();
         for (&ticket, waiting) in self.waiting.iter().filter(|(_, waiting)| all_capped || !is_capped(waiting))
         {
-            let at = affinity.place(waiting.arrival, waiting.sight);
+            let at = affinity.place(waiting.arrival, waiting.sight, token_nanos);
             let place = (Reverse(waiting.submission.priority), at, ticket);
             let offer = (place, waiting.sight.uncached);
             let first = firsts.entry(waiting.submission.tenant).or_insert(offer);

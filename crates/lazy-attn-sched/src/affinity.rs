@@ -1,6 +1,7 @@
 //! Document affinity with aging: who is next among the requests of one tenant and one priority.
 //!
-//! A request's cost is `c_prefill * uncached tokens - bonus * shared tokens - aging * time waited`. With time itself as
+//! A request's cost is `c_prefill * uncached tokens - bonus * shared tokens - aging * time waited`, where both weights grow with
+//! the time that a prompt token takes on this device, as measured. With time itself as
 //! the unit the aging is 1, so the first two terms are a *head start* in microseconds: a request that arrived at `a` is
 //! ordered by `a - h`, the smallest first, and ties go in order of arrival. `h` is the head start squashed into
 //! `(-T/2, T/2)` with `T = max_overtaking_micros`.
@@ -22,9 +23,10 @@ use crate::SchedError;
 /// The weights of affinity and the bounds of fairness.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Affinity {
-    /// Head start, in microseconds per document token that running sequences hold already.
+    /// Head start, in microseconds per document token that running sequences hold already, where prompt tokens take
+    /// [`Affinity::TOKEN_NANOS`] or less; where they take longer, so much more.
     pub shared_token_micros: u32,
-    /// Handicap, in microseconds per prompt token that has to be computed.
+    /// Handicap, in microseconds per prompt token that has to be computed; grows in the same way.
     pub uncached_token_micros: u32,
     /// A request is overtaken only by requests that arrived at most this many microseconds after it.
     pub max_overtaking_micros: u64,
@@ -38,7 +40,7 @@ impl Default for Affinity {
     /// Four seconds of overtaking at most, two each way, half of which 2500 tokens to compute use up; half of the slots per document.
     ///
     /// A token that is computed takes its time from everybody who waits, not from its own request alone, so that it counts for
-    /// more than the 20 to 200 microseconds it takes. What the weights are worth under load: `docs/capacity.md`.
+    /// 40 times the time it takes. What the weights are worth under load: `docs/capacity.md`.
     fn default() -> Self {
         Affinity {
             shared_token_micros: 200,
@@ -51,6 +53,9 @@ impl Default for Affinity {
 }
 
 impl Affinity {
+    /// Time per prompt token that the weights are meant for: about what an 8B model takes on an H100 or H200.
+    pub const TOKEN_NANOS: u64 = 20_000;
+
     pub(crate) fn validate(&self) -> Result<(), SchedError> {
         let (percent, quantum) = (self.max_group_percent, self.tenant_quantum_tokens);
         let refused = |field, value, allowed| Err(SchedError::Config { field, value, allowed });
@@ -70,12 +75,15 @@ impl Affinity {
         (cap as u32).max(1)
     }
 
-    /// The place in line of a request that arrived at `arrival`, the smallest first.
-    pub(crate) fn place(&self, arrival: Timestamp, sight: Sight) -> i128 {
+    /// The place in line of a request that arrived at `arrival`, the smallest first, where a prompt token takes `token_nanos`.
+    pub(crate) fn place(&self, arrival: Timestamp, sight: Sight, token_nanos: u64) -> i128 {
         let gain = i128::from(sight.shared) * i128::from(self.shared_token_micros);
         let loss = i128::from(sight.uncached) * i128::from(self.uncached_token_micros);
         let most = i128::from(self.max_overtaking_micros / 2);
-        i128::from(arrival.0) - squash(gain - loss, most)
+        let meant_for = i128::from(Self::TOKEN_NANOS);
+        let slowness = i128::from(token_nanos.min(1 << 40)).max(meant_for);
+        let head_start = (gain - loss).clamp(-LARGEST, LARGEST) * slowness / meant_for;
+        i128::from(arrival.0) - squash(head_start, most)
     }
 }
 
@@ -136,7 +144,7 @@ mod tests {
     };
 
     fn place(arrival: u64, shared: u64, uncached: u64) -> i128 {
-        AFFINITY.place(Timestamp(arrival), Sight { uncached, shared, largest_group: 0 })
+        AFFINITY.place(Timestamp(arrival), Sight { uncached, shared, largest_group: 0 }, 0)
     }
 
     #[test]
@@ -150,13 +158,21 @@ mod tests {
         let unbounded =
             Affinity { max_overtaking_micros: u64::MAX, shared_token_micros: u32::MAX, ..AFFINITY };
         let sight = Sight { uncached: 0, shared: u64::MAX, largest_group: 0 };
-        assert!(unbounded.place(Timestamp(0), sight) < -(1 << 61), "no overflow");
+        assert!(unbounded.place(Timestamp(0), sight, u64::MAX) < -(1 << 61), "no overflow");
     }
 
     #[test]
     fn long_requests_of_which_more_is_there_go_first() {
         let [most, half, none] = [0, 5000, 10_000].map(|uncached| place(0, 0, uncached));
         assert!(most < half && half < none, "{most} {half} {none}");
+    }
+
+    #[test]
+    fn tokens_weigh_more_where_they_take_longer() {
+        let sight = Sight { uncached: 0, shared: 100, largest_group: 0 };
+        let head_start = |token_nanos| -AFFINITY.place(Timestamp(0), sight, token_nanos);
+        assert_eq!(head_start(Affinity::TOKEN_NANOS), head_start(0));
+        assert_eq!(head_start(3 * Affinity::TOKEN_NANOS), 500 * 300 / 800);
     }
 
     #[test]

@@ -19,6 +19,11 @@ impl Pace {
         }
     }
 
+    /// Nanoseconds per prompt token; 0 before anything was measured.
+    pub(crate) fn token_nanos(&self) -> u64 {
+        self.micros_for(1000).unwrap_or(0)
+    }
+
     /// Time for `num_tokens` prompt tokens, once anything was measured.
     pub(crate) fn micros_for(&self, num_tokens: u64) -> Option<u64> {
         let total = u128::from(num_tokens) * u128::from(self.micros);
@@ -36,6 +41,7 @@ mod tests {
         let mut pace = Pace::default();
         pace.note(0, 500);
         assert_eq!(pace.micros_for(10), None);
+        assert_eq!(pace.token_nanos(), 0);
     }
 
     #[test]

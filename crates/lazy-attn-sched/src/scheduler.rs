@@ -57,7 +57,7 @@ pub struct Scheduler {
     pub(crate) preempted: BTreeMap<u64, Sequence>,
     pub(crate) num_preemptions: u64,
     pub(crate) open: OpenPlans,
-    pace: Pace,
+    pub(crate) pace: Pace,
 }
 
 impl Scheduler {

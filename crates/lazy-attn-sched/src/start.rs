@@ -38,7 +38,7 @@ impl Scheduler {
         }
         self.queue.look(&self.kv);
         while self.running.len() < self.config.max_running {
-            let Some(pick) = self.queue.next() else { return };
+            let Some(pick) = self.queue.next(self.pace.token_nanos()) else { return };
             let waiting = self.queue.get(pick.ticket);
             let (submission, segments) = (&waiting.submission, &waiting.needs);
             let (request, max_tokens) = (submission.request, submission.max_tokens);
